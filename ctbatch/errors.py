@@ -1,0 +1,310 @@
+"""Everything that can end a run or a call, as one tree.
+
+::
+
+    CtbatchError
+    ├── UsageError            ours: mended on this machine (exit 2)
+    │   ├── SettingsError         an option or variable is missing or out of range
+    │   ├── InputError            an input cannot be read, or is not NDJSON
+    │   ├── RunDirectoryError     the run directory exists, is in use, or cannot be made
+    │   ├── ResumeRefused         the run cannot go on with these inputs, account or mode
+    │   └── KeysetError           a key file or keyset is missing, malformed, of the wrong kind or
+    too open ├── StoppedEarly          the run stopped by itself and can be resumed (exit 4)
+    │   ├── ServiceUnavailable    nothing believed for too long, or unreachable from the start
+    │   ├── InputBroke            a source failed in the middle
+    │   ├── LedgerFailed          the ledger could not be written
+    │   ├── SealerFailed          sealing workers keep dying
+    │   └── TooManyRefused        the share of refused lines is over --max-refused
+    ├── ServiceRefused        theirs: the service refuses us as a whole (exit 5)
+    ├── OpenError             a sealed reply does not open
+    ├── TransportError        the network's: one attempt failed (retryable)
+    │   ├── NotSent               the request cannot have been understood by the service
+    │   └── ReplyLost             the request may have been acted on
+    ├── BalanceError          the ledger does not balance (exit 70)
+    └── Interrupted           a signal ended the run (exit 130 or 143)
+
+Invariants:
+
+1. The class carries the decision: ``exit_code`` and ``retryable`` are class attributes, and one
+place reads each.
+2. An error composes its message from typed fields and survives pickling.
+3. No message holds a secret, a record, or any part of a reply.
+
+An expected failure (a refused record, an invalid line) is a value, not an error; see
+:mod:`ctbatch.models`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, ClassVar
+
+__all__ = [
+    "BalanceError",
+    "CtbatchError",
+    "ExitCode",
+    "InputBroke",
+    "InputError",
+    "Interrupted",
+    "LedgerFailed",
+    "NotSent",
+    "OpenError",
+    "ReplyLost",
+    "ResumeRefused",
+    "RunDirectoryError",
+    "SealerFailed",
+    "ServiceRefused",
+    "ServiceUnavailable",
+    "SettingsError",
+    "StoppedEarly",
+    "TooManyRefused",
+    "TransportError",
+    "UsageError",
+]
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller; the list is a contract."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    SOME_REFUSED = 3
+    STOPPED = 4
+    REFUSED = 5
+    UNBALANCED = 70
+    SIGINT = 130
+    SIGTERM = 143
+
+
+@dataclass(eq=False)
+class CtbatchError(Exception):
+    """The root. ``str()`` is one message that a person can act on."""
+
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling: errors cross process borders and have keyword fields."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(eq=False)
+class UsageError(CtbatchError):
+    """Ours: something on this machine has to be mended first. Nothing was sent."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
+
+
+@dataclass(eq=False)
+class SettingsError(UsageError):
+    """An option or variable is missing, malformed or out of range."""
+
+    option: str
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return _sentences(f"{self.option}: {self.why}", self.remedy)
+
+
+@dataclass(eq=False)
+class InputError(UsageError):
+    """An input cannot be read, or is not NDJSON."""
+
+    path: str
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return _sentences(f"{self.path}: {self.why}", self.remedy)
+
+
+@dataclass(eq=False)
+class RunDirectoryError(UsageError):
+    """The run directory exists, is in use by another process, or cannot be made or read."""
+
+    path: str
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return _sentences(f"run directory {self.path}: {self.why}", self.remedy)
+
+
+@dataclass(eq=False)
+class ResumeRefused(UsageError):
+    """Going on would mix inputs, accounts or modes that must not be mixed."""
+
+    subject: str
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return _sentences(f"{self.subject}: {self.why}", self.remedy)
+
+
+@dataclass(eq=False)
+class StoppedEarly(CtbatchError):
+    """The run stopped by itself before the end; what is recorded stands, the rest can be
+    resumed.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.STOPPED
+
+
+@dataclass(eq=False)
+class ServiceUnavailable(StoppedEarly):
+    """No reply was believed for ``waited_s`` seconds. ``last`` is the last thing that happened."""
+
+    waited_s: float
+    last: str
+
+    def __str__(self) -> str:
+        return f"the service gave no usable answer for {self.waited_s:.0f} s (last: {self.last})"
+
+
+@dataclass(eq=False)
+class InputBroke(StoppedEarly):
+    """A source failed after it had been opened: a truncated archive, an I/O error."""
+
+    path: str
+    last_good_line: int
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.why}; the last good line is {self.last_good_line}. "
+            "Everything up to it is accounted for."
+        )
+
+
+@dataclass(eq=False)
+class LedgerFailed(StoppedEarly):
+    """The ledger could not be written, so nothing more may be sent."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"the ledger {self.path} cannot be written: {self.why}. Nothing unrecorded was sent."
+
+
+@dataclass(eq=False)
+class SealerFailed(StoppedEarly):
+    """A sealing worker died twice on the same batch."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"a sealing worker died twice on one batch ({self.why}). "
+            "Usually the machine is out of memory: try fewer --workers or a smaller "
+            "--max-batch-bytes."
+        )
+
+
+@dataclass(eq=False)
+class TooManyRefused(StoppedEarly):
+    """More lines than ``--max-refused`` allows were refused or invalid."""
+
+    refused: int
+    settled: int
+    limit_percent: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.refused:,} of the first {self.settled:,} settled lines were refused or "
+            f"invalid, more than --max-refused {self.limit_percent:g}% allows. "
+            "A wrong column mapping is the usual cause: see the reasons in the report."
+        )
+
+
+@dataclass(eq=False)
+class ServiceRefused(CtbatchError):
+    """Theirs: the service refuses every request (credentials, region, encryption state,
+    certificate).
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.REFUSED
+
+    what: str
+    causes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.causes:
+            return self.what
+        listed = "".join(f"\n  {n}. {cause}" for n, cause in enumerate(self.causes, 1))
+        return f"{self.what}\nLikely causes, the most likely first:{listed}"
+
+
+@dataclass(eq=False)
+class OpenError(CtbatchError):
+    """A sealed message does not open with any key at hand, or is not one."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"the message does not open: {self.why}"
+
+
+@dataclass(eq=False)
+class TransportError(CtbatchError):
+    """The network's: one attempt failed. ``result`` is the key it is counted under in the
+    report.
+    """
+
+    retryable: ClassVar[bool] = True
+    exit_code: ClassVar[ExitCode] = ExitCode.STOPPED
+
+    result: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.result}: {self.why}"
+
+
+@dataclass(eq=False)
+class NotSent(TransportError):
+    """The attempt broke before the last byte of the body was handed over: it cannot have been acted
+    on.
+    """
+
+
+@dataclass(eq=False)
+class ReplyLost(TransportError):
+    """The request went out and no whole reply came back: it may have been acted on."""
+
+
+@dataclass(eq=False)
+class BalanceError(CtbatchError):
+    """The states do not add up to the lines read: a bug that must never pass unseen."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.UNBALANCED
+
+    source: str
+    total: int
+    accounted: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {self.total:,} lines were read, {self.accounted:,} are accounted for. "
+            "Please report this with the run directory's ledger.sqlite (it holds no personal data)."
+        )
+
+
+@dataclass(eq=False)
+class Interrupted(CtbatchError):
+    """A signal ended the run; it was drained and can be resumed."""
+
+    signal_number: int
+
+    def __str__(self) -> str:
+        return "interrupted"
+
+
+def _sentences(*parts: str) -> str:
+    """Join the parts that are there into one message."""
+    said = [part.rstrip(". ") for part in parts if part]
+    return ". ".join(said)

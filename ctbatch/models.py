@@ -1,0 +1,189 @@
+"""The values that cross a stage border: frozen, slotted, one type per state of a batch.
+
+A **line** is one line of input, a **record** the JSON object on a valid line, a **batch**
+consecutive lines. Positions inside a batch are 0-based *line indexes*; lines in files are 1-based
+*line numbers*.
+
+Invariants:
+
+1. Nothing here does I/O or knows a stage.
+2. Bytes of records live in :class:`Batch` only, and never reach a ``repr``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "Batch",
+    "Checked",
+    "Counts",
+    "Mode",
+    "Overlong",
+    "Refusal",
+    "SealedBatch",
+    "Span",
+    "State",
+]
+
+
+class State(StrEnum):
+    """The state a line ends in; exactly one each."""
+
+    PROCESSED = "processed"
+    UNPROCESSED = "unprocessed"
+    INVALID = "invalid"
+    UNKNOWN = "unknown"
+    UNSENT = "unsent"
+    BLANK = "blank"
+
+
+class Mode(StrEnum):
+    """How a run talks to the service; a run directory never changes its mode."""
+
+    SEALED = "sealed"
+    PLAINTEXT = "plaintext"
+    EMULATOR = "emulator"
+    DRY_RUN = "dry_run"
+    SERVER_DRY_RUN = "server_dry_run"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The piece of input that a batch covers.
+
+    ``source`` is the index of the source in the run, ``first_line`` 1-based, ``offset`` and
+    ``size`` bytes in the (decompressed) stream, line terminators and a leading BOM included.
+    """
+
+    source: int
+    first_line: int
+    lines: int
+    offset: int
+    size: int
+
+    @property
+    def end_line(self) -> int:
+        """The number of the first line after the span."""
+        return self.first_line + self.lines
+
+    @property
+    def end_offset(self) -> int:
+        """The offset of the first byte after the span."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Overlong:
+    """A line over ``--max-line-bytes``: skipped without being held, known by place and size
+    only.
+    """
+
+    index: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive lines as read.
+
+    ``data`` holds ``span.lines`` lines exactly as they stand in the input, each ended by ``\\n``
+    (the last line of a source may lack it; a ``\\r`` before it is kept), without a BOM at the start
+    of the stream. An overlong line stands in it as an empty line and is listed in ``overlong``.
+    """
+
+    span: Span
+    data: bytes = field(repr=False)
+    overlong: tuple[Overlong, ...] = ()
+
+    def lines(self) -> list[bytes]:
+        """The lines without their ``\\n``; ``len() == span.lines``."""
+        split = self.data.split(b"\n")
+        if len(split) > self.span.lines:
+            split.pop()
+        return split
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A line that was not accepted, and why: ``state`` is unprocessed, invalid or unknown.
+
+    ``code`` is the service's number, or the checker's word; ``error`` holds no data of the record.
+    """
+
+    index: int
+    state: State
+    code: int | str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the checker found in a batch. The records are numbered 0… in line order.
+
+    ``positions[r]`` is the line index of record ``r``; ``types[r]`` its type's first letter (p, e,
+    t); ``identities[r]`` its first identity as ``kind:value``, further ones in ``aliases[r]``;
+    ``unsafe`` the records that must not be applied twice; ``warnings`` (line index, text) without
+    data.
+    """
+
+    positions: Sequence[int]
+    types: str
+    identities: list[str] = field(repr=False)
+    aliases: dict[int, tuple[str, ...]] = field(repr=False)
+    unsafe: frozenset[int]
+    refusals: tuple[Refusal, ...]
+    blank: int
+    warnings: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch:
+    """The body of one request: ``records`` records, sealed with key ``key_id`` (``None``: RAW or
+    plaintext).
+    """
+
+    body: bytes = field(repr=False)
+    records: int
+    key_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many lines ended in each state; ``maybe_sent`` is a part of ``unsent``."""
+
+    total: int = 0
+    processed: int = 0
+    unprocessed: int = 0
+    invalid: int = 0
+    unknown: int = 0
+    unsent: int = 0
+    blank: int = 0
+    maybe_sent: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            total=self.total + other.total,
+            processed=self.processed + other.processed,
+            unprocessed=self.unprocessed + other.unprocessed,
+            invalid=self.invalid + other.invalid,
+            unknown=self.unknown + other.unknown,
+            unsent=self.unsent + other.unsent,
+            blank=self.blank + other.blank,
+            maybe_sent=self.maybe_sent + other.maybe_sent,
+        )
+
+    @property
+    def accounted(self) -> int:
+        """The sum over the states; equals ``total`` or something is badly wrong."""
+        return (
+            self.processed
+            + self.unprocessed
+            + self.invalid
+            + self.unknown
+            + self.unsent
+            + self.blank
+        )
