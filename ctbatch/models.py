@@ -118,6 +118,8 @@ class Refusal:
     state: State
     code: int | str | None
     error: str
+    place: tuple[int, int] | None = None
+    """Offset and size in the input of a line that was not copied: it was over-long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,6 +238,8 @@ class Settings:
     strict: bool = False
     limit: int | None = None
     run_dir: Path | None = None
+    resume_flags: tuple[str, ...] = ()
+    """Flags that the command to resume has to repeat: endpoint, account id, key files."""
 
     def __post_init__(self) -> None:
         _require(

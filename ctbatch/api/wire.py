@@ -1,15 +1,46 @@
-"""The service's wire, sans I/O: paths, headers, documented limits."""
+"""The service's wire, sans I/O: paths, headers, and what every reply means.
+
+This is the only place that decides what a reply means; sending, opening and settling act on it.
+
+Invariants:
+
+1. A reply is *believed* only if it is a 2xx whose JSON is at hand and whose counts add up to the
+   records sent. Everything else is named by one of the other classes, never guessed.
+2. Nothing here raises on any bytes or any JSON.
+3. Words of the service are data: :func:`clean_words` is the only way for them to leave.
+
+Sources: the vendor's "API Encryption", "Upload User Profiles API", "API Errors" and "API Request
+Limit" pages; the 1-based number and the altered echo are from recorded exchanges.
+"""
 
 from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 __all__ = [
     "ACCOUNT_HEADER",
     "HPKE_MEDIA_TYPE",
+    "IDENTITY_KINDS",
     "JSON_MEDIA_TYPE",
     "MAX_CONCURRENT_UPLOADS",
     "MAX_RECORDS",
     "PASSCODE_HEADER",
+    "TRANSIENT_CODE",
     "UPLOAD_PATH",
+    "Entry",
+    "Json",
+    "Mapped",
+    "Meaning",
+    "Verdict",
+    "clean_words",
+    "headers",
+    "identity_of",
+    "judge",
+    "map_entries",
 ]
 
 UPLOAD_PATH = "/1/upload"
@@ -17,5 +48,279 @@ HPKE_MEDIA_TYPE = "application/octet-stream+hpke"
 JSON_MEDIA_TYPE = "application/json"
 ACCOUNT_HEADER = "X-CleverTap-Account-Id"
 PASSCODE_HEADER = "X-CleverTap-Passcode"
+
 MAX_RECORDS = 1000
+"""Records per call: vendor's "Upload User Profiles API" page."""
+
 MAX_CONCURRENT_UPLOADS = 15
+"""Concurrent upload calls per account: vendor's "API Request Limit" page."""
+
+TRANSIENT_CODE = 555
+""""Miscellaneous server error": the only record code that looks transient ("API Errors" page)."""
+
+IDENTITY_KINDS = ("identity", "FBID", "GPID", "objectId")
+"""The four ways to name a user, in the order in which one is chosen ("Upload User Profiles")."""
+
+MAX_WORDS_BYTES = 200
+
+Json = object
+"""Whatever a JSON parser returns; looked at with ``isinstance`` only."""
+
+_NUMBER = re.compile(r"Skipped record number\s*:\s*([0-9]{1,7})(?![0-9])", re.IGNORECASE)
+_NUMBER_WORDS = re.compile(r"\s*Skipped record number\s*:?\s*[0-9]*", re.IGNORECASE)
+_ADDRESS = re.compile(r"\S*@\S*")
+_LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s().-]{0,2}[0-9]){5,}")
+
+
+def headers(account_id: str, passcode: str, *, sealed: bool, body: bool) -> dict[str, str]:
+    """The documented headers: a GET (no ``body``) names JSON as its Content-Type even when
+    sealed.
+    """
+    media_type = HPKE_MEDIA_TYPE if sealed else JSON_MEDIA_TYPE
+    return {
+        ACCOUNT_HEADER: account_id,
+        PASSCODE_HEADER: passcode,
+        "Content-Type": media_type if body else JSON_MEDIA_TYPE,
+        "Accept": media_type,
+    }
+
+
+class Meaning(StrEnum):
+    """What a reply means for the records that were sent."""
+
+    BELIEVED = "believed"
+    AMBIGUOUS = "ambiguous"
+    UNOPENED = "unopened"  # ambiguous, and a sign of wrong keys
+    REFUSED = "refused"  # the batch as a whole
+    TOO_LARGE = "too_large"
+    THROTTLED = "throttled"
+    FATAL = "fatal"  # us as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of ``unprocessed``; ``number`` is the 1-based number in its error text, if usable.
+
+    ``names`` are the identities in the echo (``kind:value``), ``type`` its type's first letter.
+    """
+
+    number: int | None
+    code: int | None
+    words: str = field(repr=False)
+    names: frozenset[str] = field(default=frozenset(), repr=False)
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reply means. ``result`` is the key under which the attempt is counted."""
+
+    meaning: Meaning
+    result: str
+    code: int | None = None
+    words: str = field(default="", repr=False)
+    retry_after: str | None = None
+    entries: tuple[Entry, ...] = ()
+
+
+_FATAL = {401, 403, 404, 405, 407, 415}
+_BY_STATUS = {
+    **dict.fromkeys(_FATAL, Meaning.FATAL),
+    408: Meaning.AMBIGUOUS,
+    413: Meaning.TOO_LARGE,
+    429: Meaning.THROTTLED,
+    TRANSIENT_CODE: Meaning.AMBIGUOUS,
+}
+
+
+def judge(  # noqa: PLR0911  # a decision table: one return a row
+    status: int, *, opened: bool, body: Json, records: int, retry_after: str | None = None
+) -> Verdict:
+    """Say what a reply to ``records`` records means.
+
+    ``body`` is the parsed JSON or ``None``; ``opened`` says that the body was readable in the form
+    that was asked for (it opened, or, without encryption, it is there at all).
+    """
+    code, words = _code_and_words(body)
+    result = str(status)
+    if not 200 <= status < 300:
+        return Verdict(_by_status(status, body, retry_after), result, code, words, retry_after)
+    if not opened:
+        return Verdict(Meaning.UNOPENED, "unopened")
+    if not isinstance(body, dict):
+        return Verdict(Meaning.AMBIGUOUS, "unreadable")
+    entries = body.get("unprocessed", [])
+    processed = body.get("processed", 0 if "unprocessed" in body else None)
+    if type(processed) is int and isinstance(entries, list):
+        if processed >= 0 and processed + len(entries) == records:
+            return Verdict(Meaning.BELIEVED, result, entries=tuple(map(_entry, entries)))
+        return Verdict(Meaning.AMBIGUOUS, "wrong_counts", code, words)
+    if body.get("status") == "fail":
+        return Verdict(_by_code(code), f"{status}/{code or 'fail'}", code, words, retry_after)
+    return Verdict(Meaning.AMBIGUOUS, "no_counts", code, words)
+
+
+def _by_status(status: int, body: Json, retry_after: str | None) -> Meaning:
+    """The row of the table for an HTTP status."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status == 503 and (retry_after is not None or _is_vendor_failure(body)):
+        return Meaning.THROTTLED
+    if status < 400:  # a redirect, or no answer at all: never followed
+        return Meaning.FATAL
+    return Meaning.REFUSED if status < 500 else Meaning.AMBIGUOUS
+
+
+def _by_code(code: int | None) -> Meaning:
+    """The row for the ``code`` of a failure that came with a 2xx: codes are HTTP statuses, or the
+    service's own from 509 on; one that means nothing here is as 400.
+    """
+    if code in _BY_STATUS:
+        return _BY_STATUS[code]
+    if code == 503:
+        return Meaning.THROTTLED
+    return Meaning.AMBIGUOUS if code is not None and 500 <= code < 509 else Meaning.REFUSED
+
+
+def _is_vendor_failure(body: Json) -> bool:
+    return isinstance(body, dict) and body.get("status") == "fail" and "error" in body
+
+
+def _code_and_words(body: Json) -> tuple[int | None, str]:
+    if not isinstance(body, dict):
+        return None, ""
+    code, words = body.get("code"), body.get("error")
+    return (code if type(code) is int else None), (words if isinstance(words, str) else "")
+
+
+def _entry(raw: Json) -> Entry:
+    """Read one entry of ``unprocessed``, whatever it is."""
+    code, words = _code_and_words(raw)
+    record = raw.get("record") if isinstance(raw, dict) else None
+    found = _NUMBER.findall(words)
+    number = int(found[0]) if len(found) == 1 else None
+    if not isinstance(record, dict):
+        return Entry(number, code, words)
+    kind = record.get("type")
+    return Entry(
+        number,
+        code,
+        words,
+        names=frozenset(_names(record)),
+        type=kind[:1] if isinstance(kind, str) and kind else None,
+    )
+
+
+def identity_of(kind: str, value: Json) -> str | None:
+    """``kind:value``; the number 123 and the string "123" are one identity."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        return None
+    return f"{kind}:{value}"
+
+
+def _names(record: Mapping[str, Json]) -> Iterator[str]:
+    for kind in IDENTITY_KINDS:
+        name = identity_of(kind, record.get(kind))
+        if name is not None:
+            yield name
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Which records the service refused.
+
+    ``refused`` maps a record's index to its entry; ``candidates`` are the records among which
+    ``unresolved`` further refusals are, without a way to tell which.
+    """
+
+    refused: dict[int, Entry]
+    candidates: frozenset[int] = frozenset()
+    unresolved: tuple[Entry, ...] = ()
+
+
+def map_entries(
+    entries: Sequence[Entry], names: Sequence[frozenset[str]], types: Sequence[str]
+) -> Mapped:
+    """Map refusals to records by number, then by identity and type where that is unique.
+
+    ``names[r]`` are the identities and ``types[r]`` the type's first letter of sent record ``r``.
+    Never by comparing records: the service alters the echo (recorded: a phone comes back as a
+    number). A number that is missing, out of range, repeated, or at odds with the echo is not used.
+    """
+    refused: dict[int, Entry] = {}
+    loose: list[Entry] = []
+    times = Counter(entry.number for entry in entries)
+    for entry in entries:
+        index = (entry.number or 0) - 1
+        if (
+            0 <= index < len(names)
+            and times[entry.number] == 1
+            and _fits(entry, names[index], types[index])
+        ):
+            refused[index] = entry
+        else:
+            loose.append(entry)
+    return _map_loose(loose, refused, names, types) if loose else Mapped(refused)
+
+
+def _fits(entry: Entry, names: frozenset[str], kind: str) -> bool:
+    """Whether an entry's echo (as far as there is one) can be that of a record."""
+    return (not entry.names or bool(entry.names & names)) and entry.type in {None, kind}
+
+
+def _map_loose(
+    loose: Iterable[Entry],
+    refused: dict[int, Entry],
+    names: Sequence[frozenset[str]],
+    types: Sequence[str],
+) -> Mapped:
+    """Map entries without a usable number; what stays open becomes candidates."""
+    candidates: set[int] = set()
+    unresolved: list[Entry] = []
+    hopeless = False
+    free = [index for index in range(len(names)) if index not in refused]
+    for entry in loose:
+        fitting = [i for i in free if i not in refused and _fits(entry, names[i], types[i])]
+        if len(fitting) == 1 and entry.names:
+            refused[fitting[0]] = entry
+            continue
+        unresolved.append(entry)
+        candidates.update(fitting)
+        hopeless = hopeless or not fitting
+    if hopeless:  # an echo of nothing we sent: it may stand for any of them
+        candidates.update(free)
+    candidates -= refused.keys()
+    if len(unresolved) == len(candidates):  # all of them, so it is certain after all
+        refused.update(zip(sorted(candidates), unresolved, strict=True))
+        return Mapped(refused)
+    return Mapped(refused, frozenset(candidates), tuple(unresolved))
+
+
+def clean_words(words: str, *records: Json) -> str:
+    """Cut what could be personal out of the service's words.
+
+    Cut are the record number, every string value of the given records (sent and echoed), anything
+    like an address or a long number, control characters, and all beyond 200 bytes.
+    """
+    words = _NUMBER_WORDS.sub("", words[:4000])
+    values = {value for record in records for value in _strings(record) if len(value) > 2}
+    for value in sorted(values, key=len, reverse=True):
+        words = words.replace(value, "…")
+    words = _LONG_NUMBER.sub("…", _ADDRESS.sub("…", words))
+    words = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    encoded = words.encode("utf-8", "replace")
+    return encoded[:MAX_WORDS_BYTES].decode("utf-8", "ignore").strip()
+
+
+def _strings(value: Json) -> Iterator[str]:
+    """Every string and number in a JSON value, as text; bounded by the parser's depth limit."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)

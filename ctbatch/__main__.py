@@ -1,0 +1,29 @@
+"""``python -m ctbatch`` and the ``ctbatch`` command.
+
+``--version`` is answered before anything heavy is imported: scripts ask for it often.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ctbatch import __version__
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    if sys.argv[1:] == ["--version"]:
+        from ctbatch.cli import streams  # noqa: PLC0415  # light, but the next one is not
+
+        streams.prepare()
+        streams.out(f"ctbatch {__version__}")
+        return 0 if streams.finish() is None else 1
+    from ctbatch.cli.main import main as command_line  # noqa: PLC0415  # heavy
+
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

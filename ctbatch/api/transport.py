@@ -1,0 +1,300 @@
+"""The only door out: one HTTP request in, one reply or one named failure out.
+
+Invariants:
+
+1. One call is one attempt: nothing is repeated, followed or downgraded. (aiohttp repeats idempotent
+   requests on a stale connection by itself; that is stopped here.)
+2. The last bytes of a body are handed over in a write of their own, and that is noted before: a
+   failure knows whether the service can have had the whole request.
+3. A reply takes at most ``4 * sent + 1 MiB`` of memory, whatever it claims, and is never
+   decompressed.
+4. Certificates are always verified, TLS is at least 1.2, a proxy is used only if it was named, and
+   no setting, variable or cookie changes that.
+5. No foreign exception leaves, not even as a cause: aiohttp's hold URLs with their query, request
+   headers and bytes of the reply.
+
+What a reply or a failure means for records is not decided here: see :mod:`ctbatch.api.wire` and
+:mod:`ctbatch.api.breakage`. Headers of the account are made by the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from ctbatch import __version__
+from ctbatch.api.breakage import Attempt, Stage, redirected
+from ctbatch.api.pool import Broke, Pool, Trip, tls_context
+from ctbatch.errors import CtbatchError, SettingsError
+from ctbatch.settings import Endpoint
+
+__all__ = ["Reply", "Statistics", "Transport"]
+
+CHUNK_BYTES = 64 * 1024
+"""asyncio's default high-water mark: a chunk fills the transport's buffer once."""
+
+LAST_BYTES = 1024
+"""The part of a body that is handed over last: fits one segment, so it costs one more send call."""
+
+REPLY_FACTOR = 4
+REPLY_EXTRA_BYTES = 1 << 20
+"""A reply may echo every record, altered, with an error text: design, "Transport"."""
+
+KEPT_HEADERS = ("Content-Encoding", "Content-Type", "Date", "Retry-After")
+"""All that anybody here reads; the rest of a reply's head is dropped at once."""
+
+_TARGET = re.compile(r"[\x21-\x7e]*")
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,253}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply, whole. ``headers`` are a few, found in any case; ``content_type`` is lower case
+    and without parameters. ``elapsed_s`` is from the start of the attempt to the last byte.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    elapsed_s: float
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a transport did: ``reused`` of the ``requests`` went over a kept-alive connection."""
+
+    requests: int
+    connections: int
+    reused: int
+    open: int
+
+
+class Transport:
+    """Requests to one endpoint over a pool of kept-alive connections.
+
+    ``timeout_s`` is one attempt, from connecting to the last byte of the reply. ``max_connections``
+    0 is no bound: whoever sends bounds what is in flight.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float,
+        connect_timeout_s: float = 10.0,
+        max_connections: int = 0,
+    ) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = min(connect_timeout_s, timeout_s)
+        self._max_connections = max_connections
+        self._base = endpoint.base_url.rstrip("/")
+        self._peer = urlsplit(endpoint.proxy).netloc if endpoint.proxy else endpoint.host
+        self._secure = urlsplit(endpoint.base_url).scheme == "https"
+        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
+        self._requests = 0
+
+    async def __aenter__(self) -> Self:
+        """Load the CA certificates; raises :class:`SettingsError` if ``--ca-file`` is unusable."""
+        # On a thread: OpenSSL reads the system's certificates from disk.
+        context = await asyncio.to_thread(tls_context, self._endpoint.ca_file)
+        self._pool = Pool(context, self._connect_timeout_s, self._max_connections)
+        self._session = aiohttp.ClientSession(
+            connector=self._pool,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"ctbatch/{__version__}", "Accept-Encoding": "identity"},
+            skip_auto_headers=("Content-Type",),
+            auto_decompress=False,
+            trust_env=False,
+            # Both deadlines are asyncio's own, in `request` and in `Pool.connect`.
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close every connection and wait until the last one is gone."""
+        session, pool = self._session, self._pool
+        self._session = None
+        if session is not None and pool is not None:
+            await session.close()
+            await pool.vanish()
+
+    def __repr__(self) -> str:
+        state = "open" if self._session is not None else "closed"
+        return f"<Transport to {self._endpoint.host}, {state}: {self.statistics()}>"
+
+    def statistics(self) -> Statistics:
+        """What was done since it was opened."""
+        pool = self._pool
+        if pool is None:
+            return Statistics(requests=0, connections=0, reused=0, open=0)
+        return Statistics(self._requests, pool.made, pool.reused, len(pool.links))
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: str = "",
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        fresh: bool = False,
+    ) -> Reply:
+        """Make one attempt.
+
+        ``query`` is sent as it is. ``fresh`` asks for a connection that has not been idle for more
+        than ``JUST_USED_S``. Raises :class:`~ctbatch.errors.NotSent` or
+        :class:`~ctbatch.errors.ReplyLost` for what may be tried again,
+        :class:`~ctbatch.errors.ServiceRefused` for a certificate that is not valid or a redirect,
+        and :class:`~ctbatch.errors.SettingsError` for what HTTP cannot carry.
+        """
+        url = self._url(path, query)
+        trip = Trip(self._endpoint.host, self._peer, self._secure, fresh=fresh)
+        trip.started = asyncio.get_running_loop().time()
+        self._requests += 1
+        try:
+            async with asyncio.timeout_at(trip.started + self._timeout_s):
+                return await self._exchange(trip, method, url, headers, body)
+        except Broke as broke:
+            failure = trip.failure(broke.error)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = trip.failure(error)
+        # Raised out here so that the foreign exception is not even its context; and not kept by
+        # this frame, or the two would hold each other, and the body with them, until a collection.
+        try:
+            raise failure
+        finally:
+            del failure
+
+    def _url(self, path: str, query: str) -> URL:
+        if not path.startswith("/") or "?" in path or "#" in path or "#" in query:
+            raise SettingsError("the request", "needs a path that starts with / and has no ? or #")
+        if not _TARGET.fullmatch(path) or not _TARGET.fullmatch(query):
+            raise SettingsError("the request", "has a character in its path or query to be escaped")
+        # encoded=True: a cursor goes back byte for byte as it was received.
+        return URL(f"{self._base}{path}?{query}" if query else f"{self._base}{path}", encoded=True)
+
+    async def _exchange(
+        self,
+        trip: Trip,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> Reply:
+        if self._session is None or self._pool is None:
+            raise RuntimeError("the transport is not open: use it in `async with`")
+        pool = self._pool
+        trip.handed_over = not body  # without a body the head is all, and aiohttp writes that
+        try:
+            async with self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=_Body(body, trip) if body else None,
+                proxy=self._endpoint.proxy,
+                allow_redirects=False,
+                middlewares=(pool.guard(trip),),
+            ) as response:
+                trip.stage = Stage.READING
+                content = await self._read(trip, response, len(body or b""))
+        except BaseException:
+            trip.abort()
+            raise
+        kept = CIMultiDict((n, response.headers[n]) for n in KEPT_HEADERS if n in response.headers)
+        return Reply(
+            status=response.status,
+            headers=CIMultiDictProxy(kept),
+            body=content,
+            elapsed_s=asyncio.get_running_loop().time() - trip.started,
+            content_type=kept.get("Content-Type", "").partition(";")[0].strip().lower(),
+        )
+
+    async def _read(self, attempt: Attempt, response: aiohttp.ClientResponse, sent: int) -> bytes:
+        """Take the body, unless the head already says that it must not be."""
+        status = response.status
+        if 300 <= status < 400:
+            raise redirected(attempt.host, status, _host_of(response.headers.get("Location")))
+        if status < 200:
+            raise attempt.broken("malformed_http", f"{attempt.host} switched protocols unasked")
+        bound = REPLY_FACTOR * sent + REPLY_EXTRA_BYTES
+        if (response.content_length or 0) > bound:
+            raise _oversized(attempt, bound)
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > bound:
+                raise _oversized(attempt, bound)
+            parts.append(part)
+        if status < 300 and not attempt.handed_over:
+            raise attempt.broken(
+                "early_reply", f"{attempt.host} claimed success before it had the whole request"
+            )
+        return b"".join(parts)
+
+
+class _Body(Payload):
+    """A body that says when its last bytes are handed to the transport."""
+
+    _autoclose = True  # nothing to close: bytes in memory
+
+    def __init__(self, data: bytes, trip: Trip) -> None:
+        super().__init__(data)
+        self._data = memoryview(data)
+        self._trip = trip
+
+    @property
+    def size(self) -> int:
+        """Known beforehand, so that Content-Length is sent and nothing is chunked."""
+        return len(self._data)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Never: a body is not for reading."""
+        raise TypeError("a body is not text")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all but the end, look whether the connection still stands, write the end."""
+        end = max(0, len(self._data) - LAST_BYTES)
+        for start in range(0, end, CHUNK_BYTES):
+            await writer.write(self._data[start : min(start + CHUNK_BYTES, end)])
+            await writer.drain()
+        # Two turns of the loop: one to hear of a FIN or RST that is already here, one to act on it.
+        # So a kept-alive connection that had gone stale is mostly found while nothing is lost.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if self._trip.broke_off():
+            raise aiohttp.ClientConnectionResetError("closing")
+        self._trip.handed_over = True
+        await writer.write(self._data[end:])
+
+
+def _host_of(location: str | None) -> str | None:
+    """The host in a ``Location``, if it is one; nothing else of it may be shown."""
+    try:
+        host = urlsplit(location or "").netloc.rpartition("@")[2]
+    except ValueError:
+        return None
+    return host if _HOST.fullmatch(host) else None
+
+
+def _oversized(attempt: Attempt, bound: int) -> CtbatchError:
+    return attempt.broken("oversized", f"the reply of {attempt.host} is over {bound:,} bytes")

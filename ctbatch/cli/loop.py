@@ -1,0 +1,64 @@
+"""The event loop of a command: uvloop where it exists, and signals that ask instead of killing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+__all__ = ["run", "signals_to"]
+
+_T = TypeVar("_T")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run to the end on a loop of our own."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        import uvloop  # noqa: PLC0415  # not on Windows, and a command may need no loop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+@contextmanager
+def signals_to(request: Callable[[int], None]) -> Iterator[None]:
+    """While this is open, SIGINT and SIGTERM call ``request`` with their number, on the running
+    loop.
+    """
+    loop = asyncio.get_running_loop()
+    if sys.platform == "win32":
+        with _plain_signals(loop, request):
+            yield
+        return
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, request, number)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _plain_signals(
+    loop: asyncio.AbstractEventLoop, request: Callable[[int], None]
+) -> Iterator[None]:
+    """The same without the loop's help: Windows loops have no signal handlers."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        loop.call_soon_threadsafe(request, number)
+
+    before = [(number, signal.signal(number, handle)) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -1,0 +1,108 @@
+"""How fast a run is and how long it will take, from samples of its tally. Pure.
+
+The rate is smoothed with a time constant, not a number of samples, so that it reads the same
+whether it is sampled eight times a second or every five seconds.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ctbatch.cli.wording import count, duration
+from ctbatch.notices import Live, Phase
+
+__all__ = ["PHASES", "Pace", "describe", "expected_lines", "share_done"]
+
+TIME_CONSTANT_S = 10.0
+"""How long the past counts: long enough to hide single batches, short enough to show a change."""
+
+PHASES = {
+    Phase.CANARY: "trying one batch",
+    Phase.UPLOADING: "uploading",
+    Phase.OUTAGE: "waiting for the service",
+    Phase.DRAINING: "stopping",
+    Phase.DONE: "done",
+}
+
+
+class Pace:
+    """Smoothed rates of settled lines and of bytes read, and the time left."""
+
+    def __init__(self) -> None:
+        self.lines_per_s = 0.0
+        self._bytes_per_s = 0.0
+        self._began: tuple[float, int, int] | None = None
+        self._last: tuple[float, int, int] | None = None
+
+    def sample(self, now_s: float, live: Live) -> None:
+        """Take note of where the run stands."""
+        point = (now_s, live.settled, live.bytes_read)
+        last, self._last = self._last, point
+        if last is None:
+            self._began = point
+            return
+        assert self._began is not None
+        step_s = now_s - last[0]
+        if step_s <= 0:
+            return
+        # At the start the average so far: a filter that starts from zero would read too low.
+        weight = max(1 - math.exp(-step_s / TIME_CONSTANT_S), step_s / (now_s - self._began[0]))
+        self.lines_per_s += weight * ((point[1] - last[1]) / step_s - self.lines_per_s)
+        self._bytes_per_s += weight * ((point[2] - last[2]) / step_s - self._bytes_per_s)
+
+    def left_s(self, live: Live) -> float | None:
+        """Seconds to the end: what is to be read, then what is read and not settled; ``None``
+        where nobody can know.
+        """
+        if live.bytes_total is None or live.phase in {Phase.OUTAGE, Phase.DRAINING}:
+            return None
+        unread, unsettled = live.bytes_total - live.bytes_read, live.lines_read - live.settled
+        if self.lines_per_s < 0.01 or (unread > 0 and self._bytes_per_s < 0.01):
+            return None
+        reading_s = unread / self._bytes_per_s if unread > 0 else 0.0
+        return reading_s + max(0, unsettled) / self.lines_per_s
+
+
+def share_done(live: Live) -> float | None:
+    """The share of the input that is settled, 0 to 1, where the size of the input is known."""
+    if live.bytes_total is None or not live.lines_read:
+        return None
+    read = live.bytes_read / live.bytes_total if live.bytes_total else 1.0
+    return max(0.0, min(1.0, read * live.settled / live.lines_read))
+
+
+def expected_lines(live: Live) -> str | None:
+    """How many lines there will be: counted once all is read, estimated from bytes before."""
+    if live.bytes_total is None or not live.bytes_read:
+        return None
+    if live.bytes_read >= live.bytes_total:
+        return count(live.lines_read)
+    return f"about {_two_digits(live.lines_read * live.bytes_total / live.bytes_read)}"
+
+
+def describe(live: Live, pace: Pace) -> list[str]:
+    """The facts worth a glance, the most wanted first."""
+    total = expected_lines(live)
+    done = f"{count(live.settled)} of {total} lines" if total else f"{count(live.settled)} lines"
+    share = share_done(live)
+    if share is not None:
+        done += f" ({math.floor(100 * share)} %)"
+    facts = [PHASES[live.phase], done, f"{count(pace.lines_per_s)} lines/s"]
+    facts.append(f"{live.in_flight} in flight")
+    facts.append(f"{count(live.unprocessed + live.invalid)} refused")
+    if live.unknown:
+        facts.append(f"{count(live.unknown)} unknown")
+    if live.retries:
+        facts.append(f"{count(live.retries)} retries")
+    left_s = pace.left_s(live)
+    if left_s is not None and live.phase is not Phase.DONE:
+        facts.append(f"{duration(left_s)} left")
+    return facts
+
+
+def _two_digits(number: float) -> str:
+    """An estimate does not pretend to know more than two digits."""
+    if number < 100:
+        return count(number)
+    step = 10 ** (int(math.log10(number)) - 1)
+    return count(round(number / step) * step)

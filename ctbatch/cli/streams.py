@@ -1,0 +1,99 @@
+"""Standard output and standard error, so that a reader who left is not an error.
+
+``ctbatch … | head`` closes our output while we still write to it. That is the reader's good right:
+what is left to say goes nowhere, and the exit code is what it would have been. Any other failure to
+write (a full disk) is reported.
+
+Imports nothing heavy: ``--version`` comes through here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["PatientFile", "err", "finish", "out", "out_bytes", "prepare"]
+
+
+class PatientFile(io.FileIO):
+    """A file descriptor that swallows what is written after its reader left."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or pretend to."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def prepare() -> None:
+    """Make ``sys.stdout`` and ``sys.stderr`` patient, and able to write any text.
+
+    Streams that somebody else put in place (a test, a host program) are left alone.
+    """
+    if os.name == "nt":
+        # A broken pipe is another error there, and a console is not a plain file.
+        return
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, _patient(stream))
+
+
+def out(text: str) -> None:
+    """Write a result as a line to standard output."""
+    print(text)
+
+
+def out_bytes(data: bytes) -> None:
+    """Write a result to standard output as it is."""
+    if sys.stdout is not None:
+        sys.stdout.write(data.decode("utf-8"))
+
+
+def err(text: str) -> None:
+    """Write a message as a line to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def finish() -> str | None:
+    """Flush both streams; returns what went wrong, if anything did."""
+    problem = None
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError) as error:
+            problem = f"standard output cannot be written: {error}"
+            _give_up(stream)
+    return problem
+
+
+def _patient(stream: TextIO) -> TextIO:
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return stream
+    stream.flush()
+    buffered = io.BufferedWriter(PatientFile(descriptor, "wb", closefd=False))
+    return io.TextIOWrapper(
+        buffered,
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.isatty() or stream is sys.__stderr__,
+    )
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let the interpreter's own last flush succeed: it would complain a second time."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        return

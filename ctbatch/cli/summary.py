@@ -1,0 +1,183 @@
+"""The end of a run in words, so that it can be sent to somebody who was not there.
+
+Pure: a report in, text out. Nothing here is personal data, and whatever came from outside is made
+harmless for a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ctbatch.cli.wording import clean, count, duration, lines, percent, size
+from ctbatch.models import Mode
+from ctbatch.pipeline.report import Reason, Report, RunState
+
+__all__ = ["MODES", "summary"]
+
+MODES = {
+    Mode.SEALED: "end-to-end encrypted",
+    Mode.PLAINTEXT: "PLAINTEXT, without end-to-end encryption",
+    Mode.EMULATOR: "EMULATOR, nothing left this machine",
+    Mode.DRY_RUN: "dry run, nothing was sent",
+    Mode.SERVER_DRY_RUN: "server dry run, nothing was stored",
+}
+
+_TOP_REASONS = 3
+_PLACES = 3
+
+_FILES = (
+    ("report.json", "this report"),
+    ("rejected.ndjson", "the refused and invalid lines: mend them and run that file"),
+    ("rejected.reasons.ndjson", "why, row by row"),
+    ("unknown.ndjson", "the lines that may or may not have arrived"),
+    ("unknown.reasons.ndjson", "why, row by row"),
+)
+"""The files of a run directory that people look for: design of the run directory."""
+
+_HEADLINES = {
+    RunState.RUNNING: "is still running",
+    RunState.STOPPED: "stopped before its end",
+    RunState.REFUSED: "was refused by the service",
+    RunState.INTERRUPTED: "was interrupted",
+    RunState.KILLED: "was killed before its end",
+}
+
+_STATES = (
+    ("processed", "accepted by the service"),
+    ("unprocessed", "refused by the service"),
+    ("invalid", "not sent: the line itself is wrong"),
+    ("unknown", "sent, but no usable answer; not repeated"),
+    ("unsent", "not sent yet"),
+    ("blank", "empty lines"),
+)
+
+
+def summary(report: Report) -> str:
+    """The whole text, without a newline at its end."""
+    return "\n".join(_all(report))
+
+
+def _all(report: Report) -> Iterator[str]:
+    yield _headline(report)
+    if report.problem:
+        yield from (f"  {clean(row)}" for row in report.problem.splitlines())
+    yield ""
+    yield from _went_in(report)
+    yield ""
+    yield from _became(report)
+    yield from _reasons(report)
+    yield ""
+    yield from _took(report)
+    if report.run_dir:
+        yield ""
+        yield from _files(report)
+
+
+def _headline(report: Report) -> str:
+    run = f"Run {clean(report.run_id)}"
+    if report.state is not RunState.COMPLETE:
+        return f"{run} {_HEADLINES[report.state]}."
+    if not report.lines.total:
+        return f"{run} is complete, but the input was empty."
+    bad = report.lines.unprocessed + report.lines.invalid + report.lines.unknown
+    if bad:
+        return f"{run} is complete; {lines(bad)} {'needs' if bad == 1 else 'need'} a look."
+    if report.mode is Mode.DRY_RUN:
+        return f"{run} is complete: every line is fit to be sent."
+    return f"{run} is complete: every line was accepted."
+
+
+def _went_in(report: Report) -> Iterator[str]:
+    known = [source.bytes for source in report.sources if source.bytes is not None]
+    names = [clean(source.path) for source in report.sources]
+    what = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    total = f"{'' if report.counted_to_end else 'at least '}{lines(report.lines.total)}"
+    yield _row(
+        "Went in",
+        f"{total} from {what or 'nothing'}"
+        + (f" ({size(sum(known))})" if known and len(known) == len(names) else ""),
+    )
+    if report.account_id:
+        at = f" at {clean(report.host)}" if report.host else ""
+        yield _row("Account", f"{clean(report.account_id)}{at}")
+    yield _row("Mode", MODES[report.mode])
+
+
+def _became(report: Report) -> Iterator[str]:
+    counts = report.lines
+    width = len(count(counts.total))
+    yield "What became of the lines"
+    for name, meaning in _STATES:
+        number: int = getattr(counts, name)
+        if not number and name != "processed":
+            continue
+        share = percent(number, counts.total)
+        words = _unsent(report, meaning) if name == "unsent" else meaning
+        yield f"  {name:<11}  {count(number):>{width}}  {share:>9}  {words}"
+
+
+def _unsent(report: Report, meaning: str) -> str:
+    if report.mode is Mode.DRY_RUN:
+        return "fit to be sent"
+    if report.lines.maybe_sent:
+        return f"{meaning}; {count(report.lines.maybe_sent)} of them may have arrived"
+    return meaning
+
+
+def _reasons(report: Report) -> Iterator[str]:
+    if not report.reasons:
+        return
+    more = len(report.reasons) - _TOP_REASONS
+    yield ""
+    yield "Most frequent reasons" + (f" ({more} more in report.json)" if more > 0 else "")
+    for number, reason in enumerate(report.reasons[:_TOP_REASONS], 1):
+        yield f"  {number}. {_reason(reason)}"
+        places = ", ".join(f"{clean(path)}:{line}" for path, line in reason.first_lines[:_PLACES])
+        if places:
+            rest = reason.count - min(len(reason.first_lines), _PLACES)
+            yield f"     {places}{', …' if rest > 0 else ''}"
+
+
+def _reason(reason: Reason) -> str:
+    code = "" if reason.code is None else f" ({clean(str(reason.code))})"
+    return f"{lines(reason.count)} {reason.state}{code}: {clean(reason.error)}"
+
+
+def _took(report: Report) -> Iterator[str]:
+    speed = report.throughput.lines_per_s
+    yield _row("Took", duration(report.elapsed_s) + (f", {count(speed)} lines/s" if speed else ""))
+    attempts, latency = report.attempts, report.latency_ms
+    if attempts.total and latency.p50 is not None and latency.p99 is not None:
+        retries = f", {count(attempts.retries)} of them retries" if attempts.retries else ""
+        yield _row(
+            "Requests",
+            f"{count(attempts.total)}{retries}; half were answered within "
+            f"{duration(latency.p50 / 1000)}, 99 % within {duration(latency.p99 / 1000)}",
+        )
+    if attempts.late_possible:
+        yield _row(
+            "Late",
+            f"{count(attempts.late_possible)} requests timed out; what the service"
+            " applies of them later is beyond our sight",
+        )
+
+
+def _files(report: Report) -> Iterator[str]:
+    directory = Path(report.run_dir)
+    counts = report.lines
+    wanted = {
+        "report.json": True,
+        "rejected": counts.unprocessed + counts.invalid > 0,
+        "unknown": counts.unknown > 0,
+    }
+    yield "Files"
+    for name, meaning in _FILES:
+        if wanted.get(name, False) or wanted.get(name.split(".")[0], False):
+            yield f"  {clean(str(directory / name))}  {meaning}"
+    for moved in report.moved:
+        yield f"  {clean(moved)}  edited since, so moved out of the way"
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<9} {text}"

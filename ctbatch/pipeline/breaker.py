@@ -1,0 +1,242 @@
+"""When requests may go out at all: the canary, an outage, and when to stop trying.
+
+:class:`Breaker` is the pure judgement, :class:`Turnstile` lets batches through by it.
+
+Invariants:
+
+1. Until one reply was believed, only the canary batch may be on the wire, through all its retries.
+2. In an outage (three failures with nothing believed between them) one request is on the wire at a
+   time, spaced by back-off; replay-safe batches go first, any other is cut to one record.
+3. What speaks against the service as a whole stops the run and blames no record.
+
+Concurrency in ordinary weather is not decided here (:mod:`ctbatch.api.limiter`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ctbatch.api.explain import explain_refusal, explain_unopened
+from ctbatch.errors import CtbatchError, ServiceUnavailable, TooManyRefused
+from ctbatch.models import Counts
+from ctbatch.notices import Live, Phase
+
+__all__ = ["Breaker", "Tally", "Turnstile"]
+
+OUTAGE_AFTER = 3
+"""Failures in a row that are no coincidence any more."""
+
+UNREACHABLE_AFTER_S = 30.0
+"""How long a host that never answered is tried: a typo should not wait for --give-up-after."""
+
+MAX_REFUSED_BATCHES = 3
+MAX_REFUSED_SINGLES = 8
+REQUESTS_PER_10_000_LINES = 200
+"""The isolation budget: about 2·log2(1000) requests find one culprit, so ten in 10,000 lines."""
+
+
+class Breaker:
+    """What the recent replies say about the service; times are seconds of the given clock."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        backoff: Callable[[int], float],
+        *,
+        give_up_after_s: float,
+        sealed: bool,
+    ) -> None:
+        self._clock = clock
+        self._backoff = backoff
+        self._give_up_after_s = give_up_after_s
+        self.sealed = sealed
+        self._trying_since: float | None = None
+        self._answered = False
+        self._failures = 0
+        self._unopened = 0
+        self._refused_batches = 0
+        self._refused_singles = 0
+        self._isolating_requests = 0
+        self.phase = Phase.CANARY
+        self.accepted = 0
+        """Requests accepted so far."""
+        self.next_probe_at = 0.0
+
+    def trying(self) -> None:
+        """A request goes out."""
+        if self._trying_since is None:
+            self._trying_since = self._clock()
+
+    def idle(self) -> None:
+        """Nothing is left to send for now: the time until there is does not count."""
+        self._trying_since = None
+
+    def answered(self) -> None:
+        """Some HTTP answer came."""
+        self._answered = True
+
+    def believed(self) -> None:
+        """A reply was believed."""
+        self.phase = Phase.UPLOADING
+        self.accepted += 1
+        self._trying_since = None
+        self._failures = self._unopened = self._refused_batches = self._refused_singles = 0
+
+    def failed(self, what: str) -> CtbatchError | None:
+        """A request was not sent, or its outcome is ambiguous; returns the reason to stop."""
+        self._failures += 1
+        if self._failures >= OUTAGE_AFTER and self.phase is Phase.UPLOADING:
+            self.phase = Phase.OUTAGE
+        self.next_probe_at = self._clock() + self._backoff(self._failures)
+        return self.waited(what)
+
+    def unopened(self, what: str) -> CtbatchError | None:
+        """A 2xx came that does not open; as :meth:`failed`, and three in a row mean wrong keys."""
+        self._unopened += 1
+        if self._unopened >= OUTAGE_AFTER:
+            return explain_unopened(sealed=self.sealed)
+        return self.failed(what)
+
+    def waited(self, what: str) -> CtbatchError | None:
+        """The reason to stop if nothing was believed for too long."""
+        if self._trying_since is None:
+            self._trying_since = self._clock()
+        waited = self._clock() - self._trying_since
+        limit = self._give_up_after_s
+        if not self._answered:
+            limit = min(limit, UNREACHABLE_AFTER_S)
+        return ServiceUnavailable(waited, what) if waited >= limit else None
+
+    def refused(self, what: str, *, single: bool) -> CtbatchError | None:
+        """A batch was refused twice, or a single record; returns the reason to stop, if any."""
+        if single:
+            self._refused_singles += 1
+        else:
+            self._refused_batches += 1
+        too_many = (
+            self._refused_batches >= MAX_REFUSED_BATCHES
+            or self._refused_singles >= MAX_REFUSED_SINGLES
+        )
+        return explain_refusal(what, sealed=self.sealed) if too_many else None
+
+    def isolating(self, what: str, *, lines: int) -> CtbatchError | None:
+        """A request for isolation goes out; returns the reason to stop when the budget is spent."""
+        self._isolating_requests += 1
+        budget = REQUESTS_PER_10_000_LINES * max(1, -(-lines // 10_000))
+        if self._isolating_requests > budget:
+            return explain_refusal(what, sealed=self.sealed)
+        return None
+
+
+class Turnstile:
+    """Lets the pieces of batches through as the breaker's phase allows.
+
+    A batch calls :meth:`wait` until its piece may go, takes its slot, calls :meth:`enter` (which
+    may refuse: the weather can have changed meanwhile) and :meth:`exit` after the attempt, and
+    :meth:`leave` when the batch is finished.
+    """
+
+    def __init__(self, breaker: Breaker, clock: Callable[[], float]) -> None:
+        self._breaker = breaker
+        self._clock = clock
+        self._canary: int | None = None
+        self._probing: int | None = None
+        self._waiting: dict[int, bool] = {}
+        self._changed = asyncio.Event()
+
+    def allowed(self, seq: int, *, safe: bool, records: int) -> int:
+        """How many records of a piece may go out now; 0: it has to wait."""
+        phase = self._breaker.phase
+        if phase is Phase.CANARY:
+            return records if self._canary in {None, seq} else 0
+        if phase is Phase.OUTAGE:
+            if self._probing not in {None, seq} or self._clock() < self._breaker.next_probe_at:
+                return 0
+            if not safe and any(self._waiting.values()):
+                return 0
+            return records if safe else 1
+        return records
+
+    async def wait(self, seq: int, *, safe: bool, records: int) -> int:
+        """Wait until records of a piece may go out; returns how many."""
+        number = self.allowed(seq, safe=safe, records=records)
+        if number:
+            return number
+        self._waiting[seq] = safe
+        try:
+            while not (number := self.allowed(seq, safe=safe, records=records)):
+                await self._pause()
+        finally:
+            del self._waiting[seq]
+        return number
+
+    async def _pause(self) -> None:
+        """Wait for a change, or until the next probe is due."""
+        due = self._breaker.next_probe_at - self._clock()
+        timed = self._breaker.phase is Phase.OUTAGE and self._probing is None and due > 0
+        try:
+            async with asyncio.timeout(due + 0.001 if timed else None):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def enter(self, seq: int, *, safe: bool, records: int) -> bool:
+        """Go through with so many records, if that is still allowed."""
+        if self.allowed(seq, safe=safe, records=records) < records:
+            return False
+        if self._breaker.phase is Phase.CANARY:
+            self._canary = seq
+        elif self._breaker.phase is Phase.OUTAGE:
+            self._probing = seq
+        return True
+
+    def exit(self, seq: int) -> None:
+        """The attempt is over and the breaker knows its result."""
+        if self._probing == seq:
+            self._probing = None
+        self.changed()
+
+    def leave(self, seq: int) -> None:
+        """The batch is finished."""
+        if self._canary == seq:
+            self._canary = None
+        self.exit(seq)
+
+    def is_canary(self, seq: int) -> bool:
+        """Whether a batch is the canary, with nothing believed yet."""
+        return self._breaker.phase is Phase.CANARY and self._canary == seq
+
+    def changed(self) -> None:
+        """Wake whoever waits, to look again."""
+        if self._waiting:
+            event, self._changed = self._changed, asyncio.Event()
+            event.set()
+
+
+class Tally:
+    """Counts settled lines for the watchers, and stops a run in which too many are refused."""
+
+    FIRST = 10_000
+    """Lines after which a wrong column mapping has shown itself."""
+
+    def __init__(self, live: Live, max_refused_percent: float | None) -> None:
+        self.live = live
+        self._limit = max_refused_percent
+
+    def add(self, before: Counts, after: Counts) -> CtbatchError | None:
+        """Count what a batch has settled since ``before``; returns the reason to stop, if any."""
+        live = self.live
+        live.processed += after.processed - before.processed
+        live.unprocessed += after.unprocessed - before.unprocessed
+        live.invalid += after.invalid - before.invalid
+        live.unknown += after.unknown - before.unknown
+        live.blank += after.blank - before.blank
+        return self.judge(max(self.FIRST, live.settled))
+
+    def judge(self, lines: int) -> CtbatchError | None:
+        """Whether the refused lines are too many of ``lines``."""
+        refused = self.live.unprocessed + self.live.invalid
+        if self._limit is None or refused * 100 <= self._limit * max(lines, 1):
+            return None
+        return TooManyRefused(refused, self.live.settled, self._limit)

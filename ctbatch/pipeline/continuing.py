@@ -1,0 +1,78 @@
+"""Whether a run may go on with the inputs and the account at hand, and from which spans.
+
+Size and modification time are compared first; where they differ, the digests of the recorded spans
+decide while the input is read again. A file that only grew may go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ctbatch.errors import ResumeRefused
+from ctbatch.models import Mode, Span
+from ctbatch.pipeline.accounts import Accounts, Recorded, SourceRow
+from ctbatch.pipeline.source import RecordedSpan, SourceSpec
+
+__all__ = ["Continuation", "continue_from"]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Where a run goes on.
+
+    ``rows`` are the sources as they are now; ``unfinished`` the recorded spans to deliver;
+    ``spans`` all recorded spans by source; ``verify`` the sources whose digests have to decide.
+    """
+
+    rows: list[SourceRow]
+    unfinished: Mapping[Span, Recorded]
+    spans: Mapping[int, Sequence[RecordedSpan]]
+    verify: frozenset[int]
+
+
+def continue_from(
+    accounts: Accounts, specs: Sequence[SourceSpec], *, mode: Mode, account_id: str | None
+) -> Continuation:
+    """Compare a run with what it would go on with.
+
+    Raises:
+        ResumeRefused: an input was replaced or cut, or the account or mode is another.
+    """
+    _compare_account(accounts, mode, account_id)
+    rows = accounts.sources()
+    if [row.path for row in rows] != [spec.path for spec in specs]:
+        raise ResumeRefused("the inputs", "are not those that the run began with")
+    now: list[SourceRow] = []
+    unfinished: dict[Span, Recorded] = {}
+    spans: dict[int, list[RecordedSpan]] = {}
+    verify: set[int] = set()
+    for index, (row, spec) in enumerate(zip(rows, specs, strict=True)):
+        recorded = accounts.recorded(index)
+        unfinished |= {item.span: item for item in recorded if not item.done}
+        spans[index] = [RecordedSpan(item.span, item.done, item.digest) for item in recorded]
+        if recorded and _changed(row, spec):
+            verify.add(index)
+        now.append(SourceRow(spec.path, spec.size, spec.mtime_ns, spec.fingerprint))
+    return Continuation(now, unfinished, spans, frozenset(verify))
+
+
+def _compare_account(accounts: Accounts, mode: Mode, account_id: str | None) -> None:
+    began_as = accounts.get("mode")
+    if began_as != mode:
+        remedy = "begin a new run for another mode"
+        raise ResumeRefused("this run", f"began in mode {began_as}, not {mode}", remedy)
+    began_with = accounts.get("account_id")
+    if mode is not Mode.EMULATOR and began_with != account_id and accounts.anything_sent():
+        why = f"is not {began_with}, which part of the input may have reached already"
+        raise ResumeRefused(f"account {account_id}", why, "use the account the run began with")
+
+
+def _changed(row: SourceRow, spec: SourceSpec) -> bool:
+    """Whether the digests of a source have to decide; raises if it was cut."""
+    if row.size is None or spec.size is None:
+        return True  # a pipe is read again from its start
+    if spec.size < row.size:
+        why = f"was cut from {row.size:,} to {spec.size:,} bytes since the run began"
+        raise ResumeRefused(spec.path, why, "bring back the file the run began with")
+    return row.size != spec.size or row.mtime_ns != spec.mtime_ns

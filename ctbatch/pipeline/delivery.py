@@ -1,0 +1,373 @@
+"""One batch on its way: seal, admit, send, open, record, until every record is settled.
+
+The order of things is here, the decisions are not: what a reply means is
+:mod:`ctbatch.api.wire`'s, what follows for the batch :class:`Settlement`'s, what it says of the
+service :class:`Breaker`'s, how many requests may be on the wire the limiter's.
+
+Invariants:
+
+1. Nothing goes on the wire before its admission is durable, and a slot is held only while a
+   request is on the wire.
+2. However a delivery ends, the ledger says which lines may have arrived: an admission that is
+   known to have come to nothing is withdrawn.
+3. A delivery that is cancelled while it is not on the wire loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+
+from ctbatch.api.explain import explain_refusal, explain_status
+from ctbatch.api.limiter import Slots
+from ctbatch.api.transport import Reply
+from ctbatch.api.wire import Meaning, Verdict, clean_words
+from ctbatch.errors import CtbatchError, LedgerFailed, NotSent, TransportError
+from ctbatch.models import Batch, Counts, SealedBatch
+from ctbatch.notices import Level, Notice, Phase, Watcher
+from ctbatch.pipeline.accounts import Recorded
+from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
+from ctbatch.pipeline.checker import record_bytes
+from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.measurements import Measurements
+from ctbatch.pipeline.opener import Opener
+from ctbatch.pipeline.sealer import Sealer
+from ctbatch.pipeline.sender import Sender
+from ctbatch.pipeline.settlement import Piece, Settlement
+from ctbatch.pipeline.stopping import Stop
+from ctbatch.pipeline.turns import Turns
+from ctbatch.settings import OnAmbiguous
+
+__all__ = ["Delivery", "Rehearsal", "Stages"]
+
+_NOTHING: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """What a delivery uses; one set a run. Times are seconds of ``clock``.
+
+    ``late_s`` is how long the identities of a batch stay reserved after a time-out: what the
+    service applies later than that is outside any client's reach. ``backoff`` says how long to
+    pause before try *n*, given a Retry-After. ``warm`` asks to keep what opens replies up to date.
+    """
+
+    sealer: Sealer
+    turns: Turns
+    turnstile: Turnstile
+    breaker: Breaker
+    admissions: asyncio.Semaphore
+    slots: Slots
+    sender: Sender
+    opener: Opener
+    ledger: Ledger
+    measured: Measurements
+    tally: Tally
+    watcher: Watcher
+    stop: Stop
+    backoff: Callable[[int, str | None], float]
+    sleep: Callable[[float], Awaitable[None]]
+    clock: Callable[[], float]
+    on_ambiguous: OnAmbiguous
+    late_s: float
+
+
+class Delivery:
+    """The delivery of one batch, numbered ``seq`` in input order."""
+
+    def __init__(
+        self, stages: Stages, seq: int, batch: Batch, recorded: Recorded | None = None
+    ) -> None:
+        self._s = stages
+        self._seq = seq
+        self._batch = batch
+        self._recorded = recorded
+        self._counted = Counts() if recorded is None else recorded.counts
+        self._settled = recorded is not None and recorded.pending is not None
+        self._admitted = recorded is not None
+        self._maybe = _NOTHING
+        if recorded is not None:
+            everything = frozenset(range(batch.span.lines))
+            self._maybe = everything if recorded.maybe is None else recorded.maybe
+        self._permit = self._announced = self._late = False
+        self._retry_after: str | None = None
+        self._settlement: Settlement
+        self.on_wire = False
+        """Whether a request is on the wire or its outcome is being recorded; a delivery of which
+        neither is true may be cancelled."""
+
+    async def run(self) -> None:
+        """Deliver the batch; returns when each record is settled, or the run is to end."""
+        try:
+            await self._seal()
+            while (piece := self._settlement.piece) is not None and not self._s.stop.draining:
+                await self._back_off(piece)
+                sealed, admission = await self._admit(piece)
+                outcome = await self._send(sealed, admission)
+                if outcome is not None:
+                    await self._open(outcome, sealed.records)
+                    await self._record()
+                    self.on_wire = False
+        except CtbatchError as error:
+            self._s.stop.fail(error)
+        finally:
+            await asyncio.shield(self._leave())
+
+    # -- seal ---------------------------------------------------------------------------------
+
+    async def _seal(self) -> None:
+        """Check and seal; take up what the ledger knows; wait for earlier batches of its users."""
+        sealed = await self._s.sealer.prepare(self._batch)
+        self._s.measured.add_time("sealing", sealed.seconds)
+        self._sealed, checked = sealed, sealed.checked
+        self._settlement = Settlement(self._batch, checked, self._s.on_ambiguous, self._recorded)
+        names = checked.identities
+        if checked.aliases:
+            names = [*names, *(name for more in checked.aliases.values() for name in more)]
+        self._announced = True
+        await self._s.turns.wait(self._seq, names)
+        if self._recorded is not None or self._settlement.piece is None:
+            await self._record()
+
+    async def _reseal(self, piece: Piece) -> SealedBatch:
+        """A piece of the batch, sealed anew unless it is the whole."""
+        if len(piece.records) == self._sealed.batch.records:
+            return self._sealed.batch
+        lines, positions = self._batch.lines(), self._sealed.checked.positions
+        return await self._s.sealer.seal([record_bytes(lines[positions[r]]) for r in piece.records])
+
+    # -- admit --------------------------------------------------------------------------------
+
+    async def _back_off(self, piece: Piece) -> None:
+        """Pause before another try; in an outage the turnstile spaces the tries instead."""
+        if not piece.tries:
+            return
+        self._s.tally.live.retries += 1
+        self._s.measured.retry()
+        if self._s.breaker.phase is not Phase.OUTAGE or self._retry_after is not None:
+            pause = self._s.backoff(piece.tries, self._retry_after)
+            self._s.measured.add_time("backing_off", pause)
+            await self._s.sleep(pause)
+
+    async def _admit(self, piece: Piece) -> tuple[SealedBatch, asyncio.Future[None] | None]:
+        """Wait until the weather allows the next piece, and have its admission written.
+
+        The write is under way when this returns: it overlaps the wait for a slot.
+        """
+        records = len(piece.records)
+        allowed = await self._s.turnstile.wait(
+            self._seq, safe=self._settlement.is_safe, records=records
+        )
+        if allowed < records:
+            self._settlement.cut(allowed)
+            piece = self._settlement.piece or piece
+        sealed = await self._reseal(piece)
+        if not self._permit:
+            await self._s.admissions.acquire()
+            self._permit = True
+        lines = self._settlement.on_wire
+        if lines <= self._maybe:  # it is admitted already, since it may have arrived
+            return sealed, None
+        self._admitted = True
+        admission = self._s.ledger.admit(
+            self._batch.span,
+            digest=self._sealed.digest,
+            key_id=sealed.key_id,
+            pending=self._settlement.pending if self._settled else None,
+            maybe=lines | self._maybe,
+        )
+        return sealed, admission
+
+    # -- send ---------------------------------------------------------------------------------
+
+    async def _send(
+        self, sealed: SealedBatch, admission: asyncio.Future[None] | None
+    ) -> Reply | TransportError | CtbatchError | None:
+        """One attempt in a slot; ``None`` if the weather or a stop came between."""
+        s, safe = self._s, self._settlement.is_safe
+        asked = s.clock()
+        async with s.slots.take() as slot:
+            if admission is not None:
+                await admission
+            started = s.clock()
+            s.measured.add_time("waiting_for_slot", started - asked)
+            if s.stop.draining or not s.turnstile.enter(
+                self._seq, safe=safe, records=sealed.records
+            ):
+                return None
+            s.breaker.trying()
+            self._before, self._maybe = self._maybe, self._maybe | self._settlement.on_wire
+            self._accepted = s.breaker.accepted
+            self.on_wire = True
+            try:
+                reply = await s.sender.post(sealed, fresh=not safe)
+            except CtbatchError as error:
+                return error
+            else:
+                slot.answered(throttled=reply.status == 429)
+                return reply
+            finally:
+                self._wire_s = s.clock() - started
+                s.measured.add_time("on_the_wire", self._wire_s)
+
+    # -- open ---------------------------------------------------------------------------------
+
+    async def _open(self, outcome: Reply | CtbatchError, records: int) -> None:
+        """Say what an attempt meant, to the settlement and to the breaker."""
+        self._retry_after = None
+        if isinstance(outcome, Reply):
+            self._s.breaker.answered()
+            verdict = await self._s.opener.open(outcome, records)
+            self._s.measured.attempt(verdict.result, self._wire_s)
+            problem = self._judged(verdict)
+        elif isinstance(outcome, TransportError):
+            self._s.measured.attempt(outcome.result, self._wire_s)
+            problem = self._broken(outcome)
+        else:  # a certificate or a redirect: nothing was acted on
+            self._maybe = self._before
+            problem = outcome
+        self._s.turnstile.exit(self._seq)
+        if problem is not None:
+            self._s.stop.fail(problem)
+
+    def _judged(  # noqa: PLR0911  # the reply table: one return a row
+        self, verdict: Verdict
+    ) -> CtbatchError | None:
+        """Act on a reply; returns the reason to end the run, if it is one."""
+        s, settlement = self._s, self._settlement
+        said = self._clean(verdict.words)
+        what = f"{verdict.result} {said}".strip()
+        match verdict.meaning:
+            case Meaning.BELIEVED:
+                self._maybe = self._before - settlement.on_wire
+                s.breaker.believed()
+                settlement.believed(verdict.entries)
+                return None
+            case Meaning.AMBIGUOUS:
+                return self._ambiguous(what, s.breaker.failed(what))
+            case Meaning.UNOPENED:
+                return self._ambiguous(what, s.breaker.unopened(what))
+        self._maybe = self._before
+        match verdict.meaning:
+            case Meaning.THROTTLED:
+                self._retry_after = verdict.retry_after
+                settlement.again()
+                return s.breaker.waited(what)
+            case Meaning.TOO_LARGE:
+                settlement.too_large(verdict.code or 413, said)
+                return None
+            case Meaning.REFUSED:
+                return self._refused(verdict, said)
+        return explain_status(verdict.code or int(verdict.result[:3]), said)
+
+    def _refused(self, verdict: Verdict, said: str) -> CtbatchError | None:
+        s, settlement = self._s, self._settlement
+        code = verdict.code or int(verdict.result[:3])
+        single = settlement.piece is not None and len(settlement.piece.records) == 1
+        canary = s.turnstile.is_canary(self._seq)
+        counts = settlement.refused(code, said, accepted=s.breaker.accepted, canary=canary)
+        self._tell(Level.WARNING, "send.refused", f"a batch was refused ({code} {said})")
+        if settlement.hopeless:
+            return explain_refusal(said, sealed=s.breaker.sealed)
+        problem = s.breaker.refused(said, single=single) if counts else None
+        if problem is None and settlement.isolating:
+            problem = s.breaker.isolating(said, lines=s.tally.live.lines_read)
+        return problem
+
+    def _broken(self, error: TransportError) -> CtbatchError | None:
+        """Act on an attempt without a reply."""
+        s = self._s
+        self._tell(Level.INFO, "send.failed", f"an attempt failed: {error.result}")
+        if isinstance(error, NotSent):
+            self._maybe = self._before
+            self._settlement.again()
+            return s.breaker.failed(error.result)
+        if error.result == "timeout":
+            self._late = True
+            s.measured.late()
+        stale = error.result == "stale_connection"  # says nothing about the service
+        problem = None if stale else s.breaker.failed(error.result)
+        return self._ambiguous(error.result, problem)
+
+    def _ambiguous(self, what: str, problem: CtbatchError | None) -> CtbatchError | None:
+        progress = self._s.breaker.accepted > self._accepted
+        words = f"sent, but no answer came that can be believed ({what})"
+        self._settlement.ambiguous(words, progress=progress)
+        return problem
+
+    def _clean(self, words: str) -> str:
+        """The words of a reply that concerns the whole batch, without anything of its records."""
+        if not words:
+            return ""
+        lines, positions = self._batch.lines(), self._sealed.checked.positions
+        return clean_words(words, *(orjson.loads(record_bytes(lines[p])) for p in positions))
+
+    # -- record -------------------------------------------------------------------------------
+
+    async def _record(self) -> None:
+        """Write down what has been settled; withdraw an admission that came to nothing."""
+        settlement = self._settlement
+        counts, pending = settlement.counts, settlement.pending
+        self._maybe &= pending
+        if counts != self._counted or not pending:
+            await self._s.ledger.settle(
+                self._batch.span,
+                digest=self._sealed.digest,
+                counts=counts,
+                refusals=settlement.take_refusals(),
+                pending=pending,
+                maybe=self._maybe,
+            )
+            self._settled, self._admitted = True, bool(self._maybe)
+            problem = self._s.tally.add(self._counted, counts)
+            self._counted = counts
+            if problem is not None:
+                self._s.stop.fail(problem)
+        if not self._maybe:
+            await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        """Nothing of the batch is on the wire, nor may have arrived unsettled."""
+        if self._admitted:
+            self._admitted = False
+            await self._s.ledger.withdraw(self._batch.span)
+        if self._permit:
+            self._permit = False
+            self._s.admissions.release()
+
+    async def _leave(self) -> None:
+        """Leave everything as the next process, and the other batches, need it."""
+        try:
+            if not self._maybe:
+                await self._withdraw()
+        except LedgerFailed as error:
+            self._s.stop.fail(error)
+        if self._permit:
+            self._permit = False
+            self._s.admissions.release()
+        if self._announced:
+            self._s.turns.release(self._seq, after_s=self._s.late_s if self._late else 0.0)
+        self._s.turnstile.leave(self._seq)
+
+    def _tell(self, level: Level, event: str, text: str) -> None:
+        span = self._batch.span
+        fields = {"source": span.source, "first_line": span.first_line, "lines": span.lines}
+        self._s.watcher.tell(Notice(level, event, text, fields))
+
+
+class Rehearsal(Delivery):
+    """The delivery of a dry run: check and record what is invalid; send nothing."""
+
+    async def run(self) -> None:
+        """Check the batch; its valid lines stay unsent."""
+        try:
+            await self._seal()
+            if self._settlement.piece is not None:
+                await self._record()
+        except CtbatchError as error:
+            self._s.stop.fail(error)
+        finally:
+            self._s.turns.release(self._seq)

@@ -1,0 +1,122 @@
+"""The whole flow on one page.
+
+::
+
+    source ──▶ batcher ──▶ sealer ──▶ sender ──▶ opener ──▶ ledger ──▶ report
+     lines      Batch    SealedBatch   Reply    Verdict    durable     counts
+
+A loop takes a place (that bounds memory), takes the next batch, and starts its delivery, which
+seals, admits, sends, opens and records (:mod:`~ctbatch.pipeline.delivery`). When the run is asked
+to end, reading stops, what is on the wire is finished, and everything else is left for ``resume``.
+
+Opening and closing a run is not done here (:mod:`~ctbatch.pipeline.runs`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+
+from ctbatch.errors import CtbatchError
+from ctbatch.models import Batch, Span
+from ctbatch.notices import Phase
+from ctbatch.pipeline.accounts import Recorded
+from ctbatch.pipeline.delivery import Delivery, Stages
+from ctbatch.pipeline.places import Places
+from ctbatch.pipeline.source import Reader
+
+__all__ = ["Flow"]
+
+
+class Flow:
+    """One execution: ``recorded`` are the spans that an earlier process left unfinished."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        places: Places,
+        stages: Stages,
+        recorded: Mapping[Span, Recorded],
+        *,
+        drain_s: float,
+        make: type[Delivery] = Delivery,
+    ) -> None:
+        self._reader = reader
+        self._places = places
+        self._stages = stages
+        self._recorded = recorded
+        self._drain_s = drain_s
+        self._make = make
+        self._deliveries: dict[asyncio.Task[None], Delivery] = {}
+
+    async def run(self) -> None:
+        """Deliver every batch; returns when all are, or when the run has been drained."""
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(self._obey_stop())
+            broken = await self._deliver_all(group)
+            await self._places.all_free()
+            stopping.cancel()
+        if broken is not None:
+            self._stages.stop.fail(broken)
+
+    async def _deliver_all(self, group: asyncio.TaskGroup) -> CtbatchError | None:
+        """Read to the end and start a delivery for each batch; returns what broke the input."""
+        try:
+            seq = 0
+            while (batch := await self._next()) is not None:
+                delivery = self._make(self._stages, seq, batch, self._recorded.get(batch.span))
+                task = group.create_task(delivery.run())
+                self._deliveries[task] = delivery
+                task.add_done_callback(partial(self._delivered, size=len(batch.data)))
+                seq += 1
+        except CtbatchError as error:
+            return error
+        return None
+
+    async def _next(self) -> Batch | None:
+        """Take a place, then the next batch; ``None`` at the end, or when the run is to end."""
+        stages, places = self._stages, self._places
+        await places.free()
+        if stages.stop.draining:
+            return None
+        if not places.held:
+            stages.breaker.idle()
+        batch = await self._reader.next()
+        if batch is None or stages.stop.draining:
+            return None
+        places.take(len(batch.data))
+        live = stages.tally.live
+        live.lines_read += batch.span.lines
+        live.bytes_read = self._reader.stored_bytes_read
+        self._show()
+        return batch
+
+    def _delivered(self, task: asyncio.Task[None], size: int) -> None:
+        """A delivery is over, also one that was cancelled before it began."""
+        del self._deliveries[task]
+        self._places.give_back(size)
+        self._show()
+
+    def _show(self) -> None:
+        live, stages = self._stages.tally.live, self._stages
+        live.in_progress, live.limit = self._places.held, stages.slots.limit
+        if not stages.stop.draining:
+            live.phase = stages.breaker.phase
+
+    async def _obey_stop(self) -> None:
+        """When the run is asked to end: stop reading, drain, and at the deadline cancel."""
+        stop = self._stages.stop
+        await stop.wait()
+        self._stages.tally.live.phase = Phase.DRAINING
+        self._reader.stop()
+        for task, delivery in list(self._deliveries.items()):
+            if not delivery.on_wire:
+                task.cancel()
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await stop.wait_now()
+        except TimeoutError:
+            pass
+        for task in list(self._deliveries):
+            task.cancel()

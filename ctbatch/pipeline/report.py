@@ -1,0 +1,286 @@
+"""What a run came to: the report and its JSON form.
+
+Invariants:
+
+1. The JSON form is a contract (``"schema": 1``): keys may be added, never renamed or removed, and
+   a reader ignores those it does not know.
+2. Per source and in all, the states add up to the lines read; :meth:`Report.check_balance` says so.
+3. No secret and no personal data: paths, counts, times, codes and cleaned words.
+
+What does not live here: measuring (:mod:`~ctbatch.pipeline.measurements`), reading the ledger,
+wording for people (:mod:`ctbatch.cli.summary`), and printing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import orjson
+
+from ctbatch.errors import BalanceError, ExitCode, InputError
+from ctbatch.models import Counts, Mode, Refusal, State
+from ctbatch.pipeline.measurements import Attempts, LatencyMs, Measurements, Throughput, TimeS
+from ctbatch.settings import Account, Batching, Delivery, Endpoint, KeyFiles, OnAmbiguous, Settings
+
+__all__ = [
+    "FIRST_LINES",
+    "Attempts",
+    "Batches",
+    "Keys",
+    "LatencyMs",
+    "Measurements",
+    "Reason",
+    "Report",
+    "RunState",
+    "SourceReport",
+    "Throughput",
+    "TimeS",
+    "gather_reasons",
+    "public_settings",
+    "restore_settings",
+]
+
+FIRST_LINES = 5
+"""How many places a reason names: enough to look at, not enough to swell the report."""
+
+_SCHEMA = 1
+
+_T = TypeVar("_T")
+
+
+class RunState(StrEnum):
+    """Where a run stands. ``killed``: it is not running, and nothing says how it ended."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    REFUSED = "refused"
+    INTERRUPTED = "interrupted"
+    KILLED = "killed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceReport:
+    """One input. ``bytes`` is its size as stored, ``None`` for a pipe."""
+
+    path: str
+    bytes: int | None = None
+    fingerprint: str | None = None
+    lines: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """Batches by how they ended."""
+
+    total: int = 0
+    delivered: int = 0
+    partial: int = 0
+    refused: int = 0
+    unknown: int = 0
+    isolated: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """Ids of the keys that were used (none for keys without a prefix)."""
+
+    sealed_with: tuple[int, ...] = ()
+    opened_with: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why lines were not accepted, how many, and the first of them as (path, line)."""
+
+    state: State
+    code: int | str | None
+    error: str
+    count: int
+    first_lines: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run came to; see the package's README for each key.
+
+    ``started_at`` and ``finished_at`` are UTC in ISO 8601. ``problem`` says why the run ended early
+    and ``resume`` the command that goes on with it, quoted for a shell; both ``None`` at its end.
+    ``moved`` are files that somebody had edited and that were moved out of the way.
+    """
+
+    schema: int = _SCHEMA
+    run_id: str
+    state: RunState
+    mode: Mode
+    account_id: str | None = None
+    host: str | None = None
+    started_at: str
+    finished_at: str | None = None
+    elapsed_s: float = 0.0
+    sources: tuple[SourceReport, ...] = ()
+    lines: Counts = field(default_factory=Counts)
+    counted_to_end: bool = True
+    batches: Batches = field(default_factory=Batches)
+    attempts: Attempts = field(default_factory=Attempts)
+    reasons: tuple[Reason, ...] = ()
+    latency_ms: LatencyMs = field(default_factory=LatencyMs)
+    throughput: Throughput = field(default_factory=Throughput)
+    time_s: TimeS = field(default_factory=TimeS)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    keys: Keys = field(default_factory=Keys)
+    resume: str | None = None
+    problem: str | None = None
+    exit_code: int = ExitCode.OK
+    run_dir: str = ""
+    moved: tuple[str, ...] = ()
+
+    @property
+    def worst_exit(self) -> ExitCode:
+        """The exit code of a run that reached its end: 3 if any line was not accepted, else 0."""
+        lines = self.lines
+        refused = lines.unprocessed + lines.invalid + lines.unknown
+        return ExitCode.SOME_REFUSED if refused else ExitCode.OK
+
+    def check_balance(self) -> None:
+        """Raises :class:`BalanceError` unless every line is in exactly one state, per source and
+        in all.
+        """
+        for source in self.sources:
+            _balance(source.path, source.lines.total, source.lines)
+        total = sum(source.lines.total for source in self.sources)
+        _balance("all inputs", total if self.sources else self.lines.total, self.lines)
+
+    def to_json(self) -> bytes:
+        """The report as indented JSON with a newline at its end."""
+        option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        try:
+            return orjson.dumps(self, option=option)
+        except orjson.JSONEncodeError:
+            # A path that is not UTF-8 reaches us with lone surrogates, which JSON has no room for.
+            return orjson.dumps(_legible(asdict(self)), option=option)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read a report back. Raises :class:`InputError` if it is not one."""
+        try:
+            raw = orjson.loads(data)
+            if raw["schema"] != _SCHEMA:
+                raise ValueError(f"its schema is {raw['schema']}, not {_SCHEMA}")
+            return cls(**_report_fields(raw))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            why = "is not a report" if not isinstance(error, ValueError) else f"{error}"
+            raise InputError("report.json", why, "`ctbatch report` makes it anew") from None
+
+
+def gather_reasons(refusals: Iterable[tuple[str, int, Refusal]]) -> tuple[Reason, ...]:
+    """Refused lines, as (path, line number, refusal) in input order, by reason: the most frequent
+    first.
+    """
+    counts: Counter[tuple[State, int | str | None, str]] = Counter()
+    first: dict[tuple[State, int | str | None, str], list[tuple[str, int]]] = {}
+    for path, line, refusal in refusals:
+        key = (refusal.state, refusal.code, refusal.error)
+        counts[key] += 1
+        places = first.setdefault(key, [])
+        if len(places) < FIRST_LINES:
+            places.append((path, line))
+    return tuple(
+        Reason(state=key[0], code=key[1], error=key[2], count=n, first_lines=tuple(first[key]))
+        for key, n in counts.most_common()
+    )
+
+
+def public_settings(settings: Settings) -> dict[str, Any]:
+    """The settings without credentials and key files, as the report and the ledger keep them."""
+    kept = {name: getattr(settings, name) for name in _KEPT}
+    kept["inputs"] = [str(item) for item in settings.inputs]
+    return kept | asdict(settings.batching) | asdict(settings.delivery)
+
+
+def restore_settings(
+    kept: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    account: Account | None,
+    endpoint: Endpoint | None,
+    keys: KeyFiles | None,
+    tuning: Mapping[str, Any],
+    resume_flags: tuple[str, ...] = (),
+) -> Settings:
+    """The settings of a run that goes on: what :func:`public_settings` kept, with ``tuning``
+    (fields of ``Batching`` and ``Delivery``) in its place where given, and today's credentials.
+    """
+    tuned = {**kept, **tuning}
+    tuned["on_ambiguous"] = OnAmbiguous(tuned["on_ambiguous"])
+    return Settings(
+        **{name: kept[name] for name in _KEPT},
+        batching=Batching(**{item.name: tuned[item.name] for item in fields(Batching)}),
+        delivery=Delivery(**{item.name: tuned[item.name] for item in fields(Delivery)}),
+        account=account,
+        endpoint=endpoint,
+        keys=keys,
+        run_dir=run_dir,
+        resume_flags=resume_flags,
+    )
+
+
+_KEPT = ("inputs", "plaintext", "dry_run", "server_dry_run", "emulator", "strict", "limit")
+
+
+def _balance(name: str, total: int, lines: Counts) -> None:
+    if total != lines.total:
+        raise BalanceError(name, total, lines.total)
+    if lines.total != lines.accounted or not 0 <= lines.maybe_sent <= lines.unsent:
+        raise BalanceError(name, lines.total, lines.accounted)
+
+
+def _known(kind: type[_T], raw: Mapping[str, Any], **converted: object) -> _T:
+    """A value of ``kind`` from the keys it knows."""
+    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
+    return kind(**{key: value for key, value in raw.items() if key in names} | converted)
+
+
+def _report_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    keys = raw["keys"]
+    known = {item.name: raw[item.name] for item in fields(Report) if item.name in raw}
+    return known | {
+        "state": RunState(raw["state"]),
+        "mode": Mode(raw["mode"]),
+        "sources": tuple(
+            _known(SourceReport, source, lines=_known(Counts, source["lines"]))
+            for source in raw["sources"]
+        ),
+        "lines": _known(Counts, raw["lines"]),
+        "batches": _known(Batches, raw["batches"]),
+        "attempts": _known(Attempts, raw["attempts"]),
+        "reasons": tuple(_reason(reason) for reason in raw["reasons"]),
+        "latency_ms": _known(LatencyMs, raw["latency_ms"]),
+        "throughput": _known(Throughput, raw["throughput"]),
+        "time_s": _known(TimeS, raw["time_s"]),
+        "keys": Keys(
+            sealed_with=tuple(keys["sealed_with"]), opened_with=tuple(keys["opened_with"])
+        ),
+        "moved": tuple(raw.get("moved", ())),
+    }
+
+
+def _reason(raw: Mapping[str, Any]) -> Reason:
+    places = tuple((path, line) for path, line in raw["first_lines"])
+    return _known(Reason, raw, state=State(raw["state"]), first_lines=places)
+
+
+def _legible(value: Any) -> Any:
+    """The same value with lone surrogates written as escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {_legible(key): _legible(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_legible(item) for item in value]
+    return value

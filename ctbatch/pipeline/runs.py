@@ -1,0 +1,344 @@
+"""Runs: begin one, go on with one, tell how one stands.
+
+Opens what the flow needs (inputs, keys, connections, run directory, ledger), lets it flow, and
+closes with a report. Everything that can be refused is refused before anything is made or sent.
+
+Invariant: once a run directory exists, every way to end leaves a ledger from which :func:`report`
+and :func:`resume` know the state of every line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from ctbatch.errors import CtbatchError, LedgerFailed, ResumeRefused
+from ctbatch.models import Counts, Mode
+from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
+from ctbatch.pipeline import rundir
+from ctbatch.pipeline.accounts import Accounts, SourceRow
+from ctbatch.pipeline.breaker import Tally
+from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
+from ctbatch.pipeline.continuing import Continuation, continue_from
+from ctbatch.pipeline.delivery import Delivery, Rehearsal
+from ctbatch.pipeline.equipment import Equipment, Keyring, load_keys
+from ctbatch.pipeline.flow import Flow
+from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.places import Places
+from ctbatch.pipeline.report import Measurements, Report, public_settings, restore_settings
+from ctbatch.pipeline.source import Reader, SourceSpec, count_rest, expand, read_line
+from ctbatch.pipeline.stopping import Stop
+from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
+
+__all__ = ["mode_of", "report", "resume", "run", "unfinished"]
+
+MAX_HELD_BYTES = 48_000_000
+"""Input bytes in progress: two dozen batches of the default 2 MB, held plain and sealed."""
+
+
+async def run(
+    settings: Settings, *, watcher: Watcher | None = None, stop: Stop | None = None
+) -> Report:
+    """Upload the inputs and account for every line.
+
+    Raises:
+        UsageError: something on this machine has to be mended first; nothing was made or sent.
+    """
+    specs = await asyncio.to_thread(expand, settings.inputs)
+    keys = await asyncio.to_thread(load_keys, settings)
+    execution = _Execution(settings, specs, keys, watcher or Silent(), stop or Stop())
+    return await execution.begin()
+
+
+async def resume(
+    run_dir: Path,
+    *,
+    account: Account | None,
+    endpoint: Endpoint | None,
+    keys: KeyFiles | None,
+    tuning: Mapping[str, Any],
+    resume_flags: Sequence[str] = (),
+    watcher: Watcher | None = None,
+    stop: Stop | None = None,
+) -> Report:
+    """Go on with a run: what is done is skipped, what may have arrived follows the policy.
+
+    ``tuning`` are fields of ``Batching`` and ``Delivery`` that differ from what the run recorded;
+    account, endpoint and keys never come from the run directory.
+
+    Raises:
+        UsageError: the run cannot go on like this; nothing was sent.
+    """
+    settings = restore_settings(
+        await asyncio.to_thread(_kept, run_dir),
+        run_dir=run_dir,
+        account=account,
+        endpoint=endpoint,
+        keys=keys,
+        tuning=tuning,
+        resume_flags=tuple(resume_flags),
+    )
+    specs = await asyncio.to_thread(expand, settings.inputs)
+    loaded = await asyncio.to_thread(load_keys, settings)
+    execution = _Execution(settings, specs, loaded, watcher or Silent(), stop or Stop())
+    return await execution.go_on(run_dir)
+
+
+def report(run_dir: Path) -> Report:
+    """How a run stands, drawn up from its ledger; also while it runs, or after it was killed.
+
+    Raises:
+        RunDirectoryError: it is not a run directory.
+    """
+    accounts = Accounts.open(run_dir)
+    try:
+        return draw_up(accounts, run_dir, running=rundir.is_locked(run_dir))
+    finally:
+        accounts.close()
+
+
+def mode_of(run_dir: Path) -> Mode:
+    """The mode of a run; it never changes."""
+    return _mode(_kept(run_dir))
+
+
+def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
+    """The newest run directory under ``base`` whose run is not complete.
+
+    Raises:
+        ResumeRefused: there is none.
+    """
+    for run_dir in rundir.all_runs(base):
+        accounts = Accounts.open(run_dir)
+        state = accounts.get("state")
+        accounts.close()
+        if state != "complete" and not rundir.is_locked(run_dir):
+            return run_dir
+    raise ResumeRefused(str(base), "holds no unfinished run", "name a run directory")
+
+
+def _kept(run_dir: Path) -> dict[str, Any]:
+    """The settings that a run recorded."""
+    accounts = Accounts.open(run_dir)
+    try:
+        kept = accounts.get("settings")
+    finally:
+        accounts.close()
+    if not isinstance(kept, dict):
+        remedy = "nothing of it was sent: begin a new run"
+        raise ResumeRefused(str(run_dir), "ended before it had begun", remedy)
+    return kept
+
+
+def _mode(kept: Mapping[str, Any]) -> Mode:
+    for mode in (Mode.DRY_RUN, Mode.EMULATOR, Mode.SERVER_DRY_RUN, Mode.PLAINTEXT):
+        if kept[mode.value]:
+            return mode
+    return Mode.SEALED
+
+
+class _Execution:
+    """One process's share of a run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Sequence[SourceSpec],
+        keys: Keyring | None,
+        watcher: Watcher,
+        stop: Stop,
+    ) -> None:
+        self._settings = settings
+        self._specs = specs
+        self._keys = keys
+        self._watcher = watcher
+        self._stop = stop
+        self._mode = _mode(public_settings(settings))
+        self._measured = Measurements()
+        sizes = [spec.size for spec in specs]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._live = Live(bytes_total=total, limit=settings.delivery.concurrency)
+
+    async def begin(self) -> Report:
+        """Run from the start, in a new run directory."""
+        rows = [SourceRow(s.path, s.size, s.mtime_ns, s.fingerprint) for s in self._specs]
+        async with AsyncExitStack() as stack:
+            equipment = await self._equip(stack)
+            first = str(self._settings.inputs[0])
+            run_dir = await asyncio.to_thread(rundir.create, self._settings.run_dir, first)
+            ledger = await self._open(stack, run_dir, create=True)
+            await ledger.put_sources(rows)
+            await ledger.put({
+                "run_id": uuid.uuid4().hex,
+                "mode": self._mode,
+                "started_at": now(),
+                "settings": public_settings(self._settings),
+            })  # fmt: skip
+            start = Continuation(rows, {}, {}, frozenset())
+            return await self._execute(equipment, ledger, run_dir, start)
+
+    async def go_on(self, run_dir: Path) -> Report:
+        """Run on from where an earlier process ended."""
+        async with AsyncExitStack() as stack:
+            equipment = await self._equip(stack)
+            ledger = await self._open(stack, run_dir, create=False)
+            account = self._settings.account
+            start = await asyncio.to_thread(
+                continue_from,
+                ledger.accounts,
+                self._specs,
+                mode=self._mode,
+                account_id=account.id if account else None,
+            )
+            for aside in ledger.files.moved_aside:
+                text = f"{aside.name} holds what somebody edited; it was moved out of the way"
+                self._tell(Level.WARNING, "files.moved", text)
+            return await self._execute(equipment, ledger, run_dir, start)
+
+    async def _equip(self, stack: AsyncExitStack) -> Equipment:
+        equipment = Equipment(
+            self._settings,
+            self._keys,
+            live=self._live,
+            measured=self._measured,
+            watcher=self._watcher,
+            stop=self._stop,
+        )
+        return await stack.enter_async_context(equipment)
+
+    async def _open(self, stack: AsyncExitStack, run_dir: Path, *, create: bool) -> Ledger:
+        """Lock the run directory and open its ledger."""
+        lock = rundir.locked(run_dir)
+        await asyncio.to_thread(lock.__enter__)
+        stack.push(lock)
+        ledger = await asyncio.to_thread(Ledger, run_dir, create=create)
+        return await stack.enter_async_context(ledger)
+
+    async def _execute(
+        self, equipment: Equipment, ledger: Ledger, run_dir: Path, start: Continuation
+    ) -> Report:
+        """Let it flow, then close with a report."""
+        settings, began = self._settings, time.monotonic()
+        self._count_recorded(ledger.accounts, len(start.rows))
+        await ledger.put({
+            "state": "running",
+            "account_id": settings.account.id if settings.account else None,
+            "host": settings.endpoint.host if settings.endpoint else None,
+            "resume": shlex.join(["ctbatch", "resume", str(run_dir), *settings.resume_flags]),
+            "problem": None,
+            "exit_code": None,
+            "finished_at": None,
+        })  # fmt: skip
+        self._watcher.watch(self._live)
+        reader = Reader(
+            self._specs,
+            settings.batching,
+            limit=settings.limit,
+            recorded=start.spans,
+            verify=start.verify,
+        )
+        places = Places(2 * settings.delivery.concurrency + 4, MAX_HELD_BYTES)
+        make = Rehearsal if self._mode is Mode.DRY_RUN else Delivery
+        drain_s = settings.delivery.drain_s
+        async with reader:
+            stages = equipment.stages(ledger)
+            flow = Flow(reader, places, stages, start.unfinished, drain_s=drain_s, make=make)
+            await flow.run()
+            stages.turns.close()
+            rows = await self._final_rows(reader, start.rows)
+        self._measured.ran(time.monotonic() - began)
+        self._live.phase = Phase.DONE
+        return await self._close(ledger, run_dir, rows)
+
+    def _count_recorded(self, accounts: Accounts, sources: int) -> None:
+        """Begin the live tally with what earlier processes settled."""
+        counts = sum((accounts.totals(i).counts for i in range(sources)), Counts())
+        live = self._live
+        live.processed, live.unprocessed = counts.processed, counts.unprocessed
+        live.invalid, live.unknown, live.blank = counts.invalid, counts.unknown, counts.blank
+
+    async def _final_rows(self, reader: Reader, rows: Sequence[SourceRow]) -> list[SourceRow]:
+        """What is known of the sources at the end; the rest of a seekable one is counted."""
+        deadline = time.monotonic() + self._settings.delivery.drain_s
+        left = self._settings.limit
+        final: list[SourceRow] = []
+        for spec, row, seen in zip(self._specs, rows, reader.statistics(), strict=True):
+            total, ended = seen.lines, seen.ended
+            if not ended and not self._stop.at_once:
+                counted = await asyncio.to_thread(
+                    count_rest, spec, seen.bytes, seen.lines, deadline, left
+                )
+                total, ended = (total, False) if counted is None else (counted, True)
+            if left is not None:
+                left = max(0, left - total)
+            final.append(
+                SourceRow(
+                    row.path, row.size, row.mtime_ns, row.fingerprint, seen.stored, total, ended
+                )
+            )
+        return final
+
+    async def _close(self, ledger: Ledger, run_dir: Path, rows: Sequence[SourceRow]) -> Report:
+        """Record how the run ended, put its files in order, and draw up the report."""
+        problem = self._stop.reason
+        try:
+            await ledger.add_measured(self._measured.encode())
+            await ledger.put_sources(rows)
+            await ledger.publish_files(self._original)
+            moved = [aside.name for aside in ledger.files.moved_aside]
+            drawn = await self._draw_up(ledger, run_dir, problem)
+            await ledger.put({"moved": moved} if moved else {})
+            await asyncio.to_thread(write_report, run_dir, drawn)
+        except (LedgerFailed, OSError) as error:
+            self._tell(
+                Level.ERROR, "ledger.failed", f"the run directory is not up to date: {error}"
+            )
+            drawn = await asyncio.to_thread(report, run_dir)
+        return drawn
+
+    async def _draw_up(self, ledger: Ledger, run_dir: Path, problem: CtbatchError | None) -> Report:
+        """Decide how the run ended, record it, and draw up its report."""
+        drawn = await asyncio.to_thread(_read, run_dir)
+        problem = problem or self._too_many_refused()
+        unbalanced = balanced(drawn)
+        settled = drawn.lines.unsent == 0 and drawn.counted_to_end
+        state, exit_code = ending(unbalanced or problem, settled=settled)
+        if exit_code is None:
+            problem, exit_code = None, drawn.worst_exit
+        await ledger.put({
+            "state": state,
+            "problem": str(unbalanced or problem) if unbalanced or problem else None,
+            "exit_code": int(exit_code),
+            "finished_at": now(),
+        })  # fmt: skip
+        if not drawn.lines.total:
+            self._tell(Level.WARNING, "input.empty", "the input is empty: there was nothing to do")
+        return await asyncio.to_thread(_read, run_dir)
+
+    def _too_many_refused(self) -> CtbatchError | None:
+        """What ``--max-refused`` says of the run as a whole."""
+        return Tally(self._live, self._settings.delivery.max_refused_percent).judge(
+            self._live.settled
+        )
+
+    def _original(self, source: int, first_line: int, index: int) -> bytes | None:
+        """Read a line from the input again, for a reject file that somebody edited."""
+        return read_line(self._specs[source], first_line + index)
+
+    def _tell(self, level: Level, event: str, text: str) -> None:
+        self._watcher.tell(Notice(level, event, text))
+
+
+def _read(run_dir: Path) -> Report:
+    """The report as the ledger has it now; called by the process that holds the run directory."""
+    accounts = Accounts.open(run_dir)
+    try:
+        return draw_up(accounts, run_dir, running=False)
+    finally:
+        accounts.close()

@@ -1,0 +1,378 @@
+"""What is known of each record of one batch, and what has to be sent next; pure.
+
+A batch begins as one *piece*: all its records in one request. Each reply settles records, or
+leaves pieces: the same again, halves of it, or the few records that are worth another request.
+
+Invariants:
+
+1. Every record is pending until exactly one final state is known; a record that was processed
+   becomes pending again only when an earlier record of the same identity has to be sent again.
+2. Pieces go out one after the other, in line order per identity: what is put back or put off takes
+   the later records of its identities along.
+3. A record is blamed for the refusal of its batch only if another request was accepted, without
+   it, after the batch was first refused.
+4. What may have been stored is repeated only if every record in it is replay-safe, or if the
+   person asked for it.
+
+What does not live here: waiting, sending, and what a reply means (:mod:`ctbatch.api.wire`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+
+import orjson
+
+from ctbatch.api.wire import TRANSIENT_CODE, Entry, clean_words, map_entries
+from ctbatch.models import Batch, Checked, Counts, Refusal, State
+from ctbatch.pipeline.accounts import Recorded
+from ctbatch.settings import OnAmbiguous
+
+__all__ = ["Piece", "Settlement"]
+
+MAX_TRANSIENT = 5
+"""Rounds for a record with code 555: bounded because nothing says that it ever succeeds."""
+
+MAX_AMBIGUOUS = 8
+"""Ambiguous answers for one piece, while others are believed, before it is halved."""
+
+MAX_AMBIGUOUS_HALF = 3
+"""The same for a piece that was already cut for that reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Records of a batch that go out in one request; ``tries`` lengthens the pause before it."""
+
+    records: tuple[int, ...]
+    tries: int = 0
+    ambiguous: int = 0
+    most_ambiguous: int = MAX_AMBIGUOUS
+
+
+class Settlement:
+    """The settlement of one batch, fresh or as a ledger recorded it."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        checked: Checked,
+        on_ambiguous: OnAmbiguous,
+        recorded: Recorded | None = None,
+    ) -> None:
+        self._batch = batch
+        self._checked = checked
+        self._on_ambiguous = on_ambiguous
+        self._lines: list[bytes] | None = None
+        self._records = range(len(checked.positions))
+        self._base = Counts(blank=checked.blank)
+        self._new: list[tuple[Refusal, bytes | None]] = []
+        self._refused: dict[int, State] = {}
+        self._transient: dict[int, int] = {}
+        self._halving = False
+        self._probes: set[int] = set()
+        self._first_refused_at: int | None = None
+        self.hopeless = False
+        """The canary's probes were all refused: the service refuses us, not a record."""
+        if recorded is None or recorded.pending is None:
+            self._pending = set(self._records)
+            self._take_invalid()
+        else:
+            self._base = recorded.counts
+            self._pending = {r for r in self._records if checked.positions[r] in recorded.pending}
+        self._pending_at_start = len(self._pending)
+        self._work: deque[Piece] = deque()
+        if self._pending:
+            self._work.append(Piece(tuple(sorted(self._pending))))
+        if recorded is not None:
+            self._take_up(recorded)
+
+    def _take_invalid(self) -> None:
+        """Invalid lines are settled from the start."""
+        for refusal in self._checked.refusals:
+            copied = refusal.place is None
+            self._new.append((refusal, self._line(refusal.index) if copied else None))
+        self._base += Counts(invalid=len(self._checked.refusals))
+
+    def _take_up(self, recorded: Recorded) -> None:
+        """Apply the ambiguity policy to what was on the wire when an earlier process ended."""
+        maybe = [
+            r
+            for r in sorted(self._pending)
+            if recorded.maybe is None or self._checked.positions[r] in recorded.maybe
+        ]
+        if maybe:
+            rest = tuple(r for r in sorted(self._pending) if r not in set(maybe))
+            self._work = deque(Piece(part) for part in (tuple(maybe), rest) if part)
+            self.ambiguous("the run ended before the answer came", progress=False)
+            if self._work:  # put together again what may go together, in line order
+                left = sorted(r for piece in self._work for r in piece.records)
+                self._work = deque([Piece(tuple(left))])
+
+    # -- what is known --------------------------------------------------------------------------
+
+    @property
+    def piece(self) -> Piece | None:
+        """What has to be sent next; ``None``: every record is settled."""
+        return self._work[0] if self._work else None
+
+    @property
+    def isolating(self) -> bool:
+        """Whether the batch was refused as a whole and is searched for the culprits."""
+        return self._halving
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether every record of the next piece may be applied twice."""
+        if self._on_ambiguous is OnAmbiguous.HOLD:
+            return False
+        unsafe = self._checked.unsafe
+        return not unsafe or not any(r in unsafe for r in self._work[0].records)
+
+    @property
+    def counts(self) -> Counts:
+        """The settled lines of the span, by state."""
+        unknown = sum(state is State.UNKNOWN for state in self._refused.values())
+        refused = len(self._refused)
+        return self._base + Counts(
+            processed=self._pending_at_start - len(self._pending) - refused,
+            unprocessed=refused - unknown,
+            unknown=unknown,
+        )
+
+    @property
+    def pending(self) -> frozenset[int]:
+        """The line indexes of the records that are not settled."""
+        return frozenset(self._checked.positions[r] for r in self._pending)
+
+    @property
+    def on_wire(self) -> frozenset[int]:
+        """The line indexes of the next piece's records."""
+        return frozenset(self._checked.positions[r] for r in self._work[0].records)
+
+    def take_refusals(self) -> list[tuple[Refusal, bytes | None]]:
+        """The lines refused since the last call, with their originals."""
+        taken, self._new = self._new, []
+        return taken
+
+    # -- what happened to the next piece ----------------------------------------------------------
+
+    def again(self) -> None:
+        """It was throttled or not sent: the same again, after a longer pause."""
+        piece = self._work.popleft()
+        self._work.appendleft(replace(piece, tries=piece.tries + 1))
+
+    def cut(self, records: int) -> None:
+        """Send only its first records, the others later."""
+        piece = self._work.popleft()
+        head, rest = piece.records[:records], piece.records[records:]
+        if rest:
+            self._work.appendleft(replace(piece, records=rest))
+        self._work.appendleft(replace(piece, records=head))
+
+    def believed(self, entries: Sequence[Entry]) -> None:
+        """A reply was believed: ``entries`` are what it refused."""
+        piece = self._work.popleft()
+        if not entries:
+            self._pending.difference_update(piece.records)
+            return
+        mapped = map_entries(
+            entries,
+            [self._names(r) for r in piece.records],
+            [self._checked.types[r] for r in piece.records],
+        )
+        open_ = {piece.records[i] for i in mapped.candidates}
+        refused = {piece.records[i]: entry for i, entry in mapped.refused.items()}
+        self._pending.difference_update(set(piece.records) - open_ - refused.keys())
+        transient = [r for r, entry in refused.items() if entry.code == TRANSIENT_CODE]
+        for record, entry in refused.items():
+            if entry.code != TRANSIENT_CODE:
+                self._refuse(record, State.UNPROCESSED, entry.code, entry.words)
+        self._retry_transient(piece, transient, refused)
+        self._search(piece, open_)
+
+    def _retry_transient(
+        self, piece: Piece, transient: Sequence[int], refused: dict[int, Entry]
+    ) -> None:
+        """Send records with code 555 again, with the later ones of the same identity."""
+        for record in transient:
+            self._transient[record] = self._transient.get(record, 0) + 1
+        tired = {r for r in transient if self._transient[r] >= MAX_TRANSIENT}
+        fresh = [r for r in transient if r not in tired]
+        again, held = self._resendable(fresh, piece.records, self._checked.unsafe)
+        for record in sorted(held | tired):
+            if record not in again:
+                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, refused[record].words)
+        if again:
+            self._pending |= again
+            rounds = max(self._transient[r] for r in transient)
+            self._work.appendleft(Piece(tuple(sorted(again)), tries=rounds))
+
+    def _search(self, piece: Piece, candidates: set[int]) -> None:
+        """Find refused records among candidates by sending those again, in halves, that may be."""
+        if not candidates:
+            return
+        unsafe = self._unsafe(piece.records)
+        again, held = self._resendable(sorted(candidates), piece.records, unsafe)
+        words = "refused or stored: the service did not say which record it refused"
+        for record in sorted(held - again):
+            self._refuse(record, State.UNKNOWN, None, words)
+        if again:
+            self._pending |= again
+            self._push_halves(Piece(tuple(sorted(again)), tries=piece.tries))
+
+    def refused(self, code: int | None, words: str, *, accepted: int, canary: bool) -> bool:
+        """The request was refused as a whole; ``accepted`` counts the requests accepted so far.
+
+        Returns whether this speaks against the service: a batch refused twice, or a single record.
+        """
+        piece = self._work.popleft()
+        if self._first_refused_at is None:
+            self._first_refused_at = accepted
+            self._work.appendleft(replace(piece, tries=piece.tries + 1))
+            return False
+        evidence = accepted > self._first_refused_at
+        if len(piece.records) == 1 and (self._halving or not canary):
+            self._suspect(piece, code, words, evidence=evidence)
+        elif canary and not self._halving:
+            self._probe(piece)
+        else:
+            self._push_halves(piece)
+        first, self._halving = not self._halving, True
+        return first or len(piece.records) == 1
+
+    def _suspect(self, piece: Piece, code: int | None, words: str, *, evidence: bool) -> None:
+        """A single record was refused: blame it, or put it off until there is evidence."""
+        record = piece.records[0]
+        if evidence:
+            self._refuse(record, State.UNPROCESSED, code, words)
+            return
+        if record in self._probes:
+            self._probes.discard(record)
+            self.hopeless = not self._probes
+        followers = set(self._with_followers([record], sorted(self._pending))) - {record}
+        kept = [
+            replace(other, records=left)
+            for other in self._work
+            if (left := tuple(r for r in other.records if r not in followers))
+        ]
+        self._work = deque([*kept, replace(piece, tries=piece.tries + 1)])
+        if followers:
+            self._work.append(Piece(tuple(sorted(followers))))
+
+    def _probe(self, piece: Piece) -> None:
+        """Send the first, a middle and a last record alone, then the rest.
+
+        A middle or last record that shares an identity is passed over, so that order is kept.
+        """
+        chosen = [piece.records[0]]
+        shared = self._shared(piece.records)
+        rest = piece.records[1:]
+        middle = len(rest) // 2
+        for candidates in (rest[middle:-1] or rest[:middle], rest[::-1]):
+            free = (r for r in candidates if r not in shared and r not in chosen)
+            chosen.extend([r for _, r in zip(range(1), free, strict=False)])
+        self._probes = set(chosen)
+        self._work.extendleft(Piece((r,), tries=piece.tries) for r in reversed(chosen))
+        left = tuple(r for r in piece.records if r not in self._probes)
+        if left:
+            self._work.insert(len(chosen), Piece(left))
+
+    def _shared(self, records: Iterable[int]) -> set[int]:
+        """The records that share an identity with another."""
+        holders: dict[str, list[int]] = {}
+        for record in records:
+            for name in self._names(record):
+                holders.setdefault(name, []).append(record)
+        return {r for several in holders.values() if len(several) > 1 for r in several}
+
+    def too_large(self, code: int | None, words: str) -> None:
+        """It was too large: halve it; a record that is too large alone is unprocessed."""
+        piece = self._work.popleft()
+        if len(piece.records) == 1:
+            text = words or "the record is too large for the service"
+            self._refuse(piece.records[0], State.UNPROCESSED, code, text)
+        else:
+            self._push_halves(piece)
+
+    def ambiguous(self, words: str, *, progress: bool) -> None:
+        """It may have been stored. ``progress``: another reply was believed since it was sent."""
+        piece = self._work.popleft()
+        unsafe = self._unsafe(piece.records)
+        for record in sorted(unsafe):
+            self._refuse(record, State.UNKNOWN, None, words)
+        left = tuple(r for r in piece.records if r not in unsafe)
+        if not left:
+            return
+        count = piece.ambiguous + progress
+        if count < piece.most_ambiguous:
+            again = replace(piece, records=left, ambiguous=count, tries=piece.tries + 1)
+            self._work.appendleft(again)
+        elif len(left) == 1:
+            self._refuse(left[0], State.UNKNOWN, None, words)
+        else:
+            self._push_halves(Piece(left, most_ambiguous=MAX_AMBIGUOUS_HALF))
+
+    # -- the parts of it
+    # ----------------------------------------------------------------------------
+
+    def _unsafe(self, records: Iterable[int]) -> set[int]:
+        """The records that the policy holds back when they may have been stored."""
+        if self._on_ambiguous is OnAmbiguous.RESEND:
+            return set()
+        if self._on_ambiguous is OnAmbiguous.HOLD:
+            return set(records)
+        return set(self._checked.unsafe.intersection(records))
+
+    def _push_halves(self, piece: Piece) -> None:
+        middle = (len(piece.records) + 1) // 2
+        halves = (piece.records[:middle], piece.records[middle:])
+        self._work.extendleft(
+            replace(piece, records=half, tries=0) for half in reversed(halves) if half
+        )
+
+    def _resendable(
+        self, records: Iterable[int], within: Sequence[int], unsafe: Set[int]
+    ) -> tuple[set[int], set[int]]:
+        """Which records may be sent again, with their followers, and which must not be: those
+        that are unsafe to repeat, or have a later record of the same identity that is.
+        """
+        again: set[int] = set()
+        held: set[int] = set()
+        for record in records:
+            chain = [r for r in self._with_followers([record], within) if r not in self._refused]
+            if not unsafe.isdisjoint(chain):
+                held.add(record)
+            else:
+                again.update(chain)
+        return again, held
+
+    def _with_followers(self, records: Iterable[int], within: Sequence[int]) -> list[int]:
+        """Records and all later ones, in ``within``, that share an identity with one of them."""
+        starts, names, chosen = set(records), set[str](), []
+        for record in within:
+            mine = self._names(record)
+            if record in starts or not names.isdisjoint(mine):
+                names |= mine
+                chosen.append(record)
+        return chosen
+
+    def _names(self, record: int) -> frozenset[str]:
+        checked = self._checked
+        return frozenset((checked.identities[record], *checked.aliases.get(record, ())))
+
+    def _refuse(self, record: int, state: State, code: int | str | None, words: str) -> None:
+        """Settle a record as unprocessed or unknown, with the service's words cleaned."""
+        index = self._checked.positions[record]
+        line = self._line(index)
+        self._pending.discard(record)
+        self._refused[record] = state
+        error = clean_words(words, orjson.loads(line)) if words else ""
+        self._new.append((Refusal(index, state, code, error), line))
+
+    def _line(self, index: int) -> bytes:
+        if self._lines is None:
+            self._lines = self._batch.lines()
+        return self._lines[index]

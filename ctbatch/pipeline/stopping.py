@@ -1,0 +1,65 @@
+"""How a run is asked to end: by a signal, or by a failure in one of its parts.
+
+First request: stop reading, finish what is on the wire, record, report. Second: cancel now. Nothing
+here installs signal handlers; the command does and calls :meth:`Stop.request`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ctbatch.errors import CtbatchError, Interrupted
+
+__all__ = ["Stop"]
+
+
+class Stop:
+    """The wish to end a run; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._now = asyncio.Event()
+        self._draining = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+        self.reason: CtbatchError | None = None
+        """Why the run ends early: the first reason given."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the run has been asked to end."""
+        return self._draining.is_set()
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the run has been asked to end without draining."""
+        return self._now.is_set()
+
+    def request(self, signal_number: int) -> None:
+        """Ask to end gracefully; the second time, to end now."""
+        if self.draining and isinstance(self.reason, Interrupted):
+            self._now.set()
+        self.fail(Interrupted(signal_number))
+        self._notify()
+
+    def fail(self, reason: CtbatchError) -> None:
+        """End gracefully because a part of the run cannot go on."""
+        if not self.draining:
+            self.reason = reason
+            self._draining.set()
+            self._notify()
+
+    def on_request(self, listener: Callable[[], None]) -> None:
+        """Have a function called at each request."""
+        self._listeners.append(listener)
+
+    def _notify(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    async def wait_now(self) -> None:
+        """Wait until the run is asked to end without draining."""
+        await self._now.wait()
+
+    async def wait(self) -> None:
+        """Wait until the run is asked to end."""
+        await self._draining.wait()
