@@ -19,7 +19,7 @@ def main() -> int:
 
         streams.prepare()
         streams.out(f"ctbatch {__version__}")
-        return 0 if streams.finish() is None else 1
+        return streams.finish(0)
     from ctbatch.cli.main import main as command_line  # noqa: PLC0415  # heavy
 
     return command_line()

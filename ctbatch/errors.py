@@ -8,15 +8,24 @@
     │   ├── InputError            an input cannot be read, or is not NDJSON
     │   ├── RunDirectoryError     the run directory exists, is in use, or cannot be made
     │   ├── ResumeRefused         the run cannot go on with these inputs, account or mode
-    │   └── KeysetError           a key file or keyset is missing, malformed, of the wrong kind or
-    too open ├── StoppedEarly          the run stopped by itself and can be resumed (exit 4)
+    │   └── KeysetError           a key file cannot be used
+    │       ├── KeyFileError          it cannot be read, or is open to others
+    │       ├── KeyKindError          private for public, or a primary that is disabled
+    │       ├── KeyUnsupportedError   another algorithm
+    │       ├── KeysetEncryptedError  encrypted by a KMS
+    │       ├── KeysetMalformedError  not a keyset
+    │       └── PassphraseError       a passphrase is missing or wrong
+    ├── StoppedEarly          the run stopped by itself and can be resumed (exit 4)
     │   ├── ServiceUnavailable    nothing believed for too long, or unreachable from the start
     │   ├── InputBroke            a source failed in the middle
     │   ├── LedgerFailed          the ledger could not be written
     │   ├── SealerFailed          sealing workers keep dying
     │   └── TooManyRefused        the share of refused lines is over --max-refused
     ├── ServiceRefused        theirs: the service refuses us as a whole (exit 5)
-    ├── OpenError             a sealed reply does not open
+    ├── OpenError             a sealed message does not open
+    │   ├── CiphertextCutError    it is too short to be one
+    │   ├── ForeignKeyError       its prefix names a key that is not in the keyset
+    │   └── SealBrokenError       wrong key, wrong info, or altered on the way
     ├── TransportError        the network's: one attempt failed (retryable)
     │   ├── NotSent               the request cannot have been understood by the service
     │   └── ReplyLost             the request may have been acted on
@@ -42,17 +51,27 @@ from typing import Any, ClassVar
 
 __all__ = [
     "BalanceError",
+    "CiphertextCutError",
     "CtbatchError",
     "ExitCode",
+    "ForeignKeyError",
     "InputBroke",
     "InputError",
     "Interrupted",
+    "KeyFileError",
+    "KeyKindError",
+    "KeyUnsupportedError",
+    "KeysetEncryptedError",
+    "KeysetError",
+    "KeysetMalformedError",
     "LedgerFailed",
     "NotSent",
     "OpenError",
+    "PassphraseError",
     "ReplyLost",
     "ResumeRefused",
     "RunDirectoryError",
+    "SealBrokenError",
     "SealerFailed",
     "ServiceRefused",
     "ServiceUnavailable",
@@ -143,6 +162,67 @@ class ResumeRefused(UsageError):
 
     def __str__(self) -> str:
         return _sentences(f"{self.subject}: {self.why}", self.remedy)
+
+
+@dataclass(eq=False)
+class KeysetError(UsageError):
+    """A key file cannot be used. ``path`` is the file, or a word for where the key came from."""
+
+    path: str
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return _sentences(f"{self.path}: {self.why}", self.remedy)
+
+
+@dataclass(eq=False)
+class KeyFileError(KeysetError):
+    """It cannot be read or written, or is open to others."""
+
+
+@dataclass(eq=False)
+class KeyKindError(KeysetError):
+    """A private key where a public one belongs or the reverse, or a disabled primary."""
+
+
+@dataclass(eq=False)
+class KeysetMalformedError(KeysetError):
+    """It is not a keyset."""
+
+
+@dataclass(eq=False)
+class KeyUnsupportedError(KeysetError):
+    """It is a key, but not of the suite that the service uses."""
+
+    key_id: int = 0
+
+    def __str__(self) -> str:
+        which = f"key {self.key_id}" if self.key_id else "the key"
+        return (
+            f"{self.path}: {which} is of another kind ({self.why}); the service takes "
+            "DHKEM_X25519_HKDF_SHA256, HKDF_SHA256, AES_256_GCM only"
+        )
+
+
+@dataclass(eq=False)
+class KeysetEncryptedError(KeysetError):
+    """It is encrypted by a key management service."""
+
+    why: str = "is an encrypted Tink keyset (KMS), which cannot be opened here"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.why}; "
+            "export it in the clear with tinkey, to a file that only you can read"
+        )
+
+
+@dataclass(eq=False)
+class PassphraseError(KeysetError):
+    """A passphrase is missing or wrong."""
+
+    remedy: str = "pass --passphrase-file"
 
 
 @dataclass(eq=False)
@@ -247,6 +327,21 @@ class OpenError(CtbatchError):
 
     def __str__(self) -> str:
         return f"the message does not open: {self.why}"
+
+
+@dataclass(eq=False)
+class CiphertextCutError(OpenError):
+    """It is too short to be a sealed message."""
+
+
+@dataclass(eq=False)
+class ForeignKeyError(OpenError):
+    """No key opens it, and its prefix names one that is not in the keyset."""
+
+
+@dataclass(eq=False)
+class SealBrokenError(OpenError):
+    """No key opens it: another key, another account id (HPKE info), or altered on the way."""
 
 
 @dataclass(eq=False)

@@ -171,12 +171,9 @@ class Attempt:
 
     def _distrusted(self, error: BaseException) -> ServiceRefused:
         """A certificate that is not valid ends the run: sending on could feed an impostor."""
-        said = next(
-            (c for c in _causes(error) if isinstance(c, ssl.SSLCertVerificationError)), None
-        )
-        why = said.verify_message if said is not None and said.verify_message else "not verified"
+        why = _first(error, "verify_message") or "it could not be verified"
         return ServiceRefused(
-            f"the TLS certificate shown for {self.host} is not valid: {why.rstrip('.')}",
+            f"the TLS certificate shown for {self.host} is not valid: {str(why).rstrip('.')}",
             (
                 "a gateway on the way shows a certificate of its own: pass its CA with --ca-file",
                 "the host in --region or --base-url is not the one that is meant",
@@ -215,6 +212,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def _first(error: BaseException, attribute: str) -> object:
+    """The attribute where it is set: aiohttp's own kinds of OpenSSL's errors lack them all."""
+    said = (getattr(cause, attribute, None) for cause in _causes(error))
+    return next((value for value in said if value), None)
+
+
 def _any(causes: tuple[BaseException, ...], kind: type[BaseException]) -> bool:
     return any(isinstance(cause, kind) for cause in causes)
 
@@ -225,11 +228,12 @@ def _cut(causes: tuple[BaseException, ...]) -> bool:
 
 
 def _detail(result: str, error: BaseException) -> str:
-    """The reason in OpenSSL's or the system's words, where they say more than the result."""
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            return f" ({cause.reason})" if cause.reason else ""
-        if isinstance(cause, OSError) and cause.errno and result == "unreachable":
-            return f" ({os.strerror(cause.errno)})"
-    status = getattr(error, "status", None)
-    return f" (it answered {status})" if result == "proxy" and status else ""
+    """OpenSSL's, the system's or the proxy's reason, where it says more than the result."""
+    said: object = None
+    if result == "tls":
+        said = _first(error, "reason")
+    elif result == "proxy" and (status := _first(error, "status")):
+        said = f"it answered {status}"
+    elif result == "unreachable" and isinstance(number := _first(error, "errno"), int):
+        said = os.strerror(number)
+    return f" ({said})" if said else ""

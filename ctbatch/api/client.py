@@ -177,9 +177,7 @@ def _unknown(records: Sequence[Mapping[str, Any]], why: str) -> UploadResult:
     return UploadResult((Outcome(State.UNKNOWN, error=why),) * len(records), records=records)
 
 
-def _result(
-    verdict: Verdict, status: int, records: Sequence[Mapping[str, Any]]
-) -> UploadResult:
+def _result(verdict: Verdict, status: int, records: Sequence[Mapping[str, Any]]) -> UploadResult:
     """Turn what a reply means into an outcome per record."""
     words = clean_words(verdict.words, *records)
     code = verdict.code or status
@@ -203,9 +201,7 @@ def _outcomes(
     entries: Sequence[Entry], records: Sequence[Mapping[str, Any]]
 ) -> tuple[Outcome, ...]:
     names = [
-        frozenset(
-            name for kind in IDENTITY_KINDS if (name := identity_of(kind, record.get(kind)))
-        )
+        frozenset(name for kind in IDENTITY_KINDS if (name := identity_of(kind, record.get(kind))))
         for record in records
     ]
     mapped = map_entries(entries, names, [str(record.get("type"))[:1] for record in records])

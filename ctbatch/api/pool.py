@@ -95,9 +95,11 @@ class Pool(aiohttp.TCPConnector):
     already forgotten while they say goodbye.
     """
 
-    def __init__(self, context: ssl.SSLContext, connect_timeout_s: float, limit: int) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, connect_timeout_s: float, limit: int
+    ) -> None:
         super().__init__(
-            ssl=context,
+            ssl=context or True,  # True: verified, too
             limit=limit,
             keepalive_timeout=IDLE_S,
             resolver=aiohttp.ThreadedResolver(),  # the system's, whatever else is installed

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.payload import Payload
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -109,8 +110,9 @@ class Transport:
 
     async def __aenter__(self) -> Self:
         """Load the CA certificates; raises :class:`SettingsError` if ``--ca-file`` is unusable."""
-        # On a thread: OpenSSL reads the system's certificates from disk.
-        context = await asyncio.to_thread(tls_context, self._endpoint.ca_file)
+        context = None
+        if self._secure:  # on a thread: OpenSSL reads the system's certificates from disk
+            context = await asyncio.to_thread(tls_context, self._endpoint.ca_file)
         self._pool = Pool(context, self._connect_timeout_s, self._max_connections)
         self._session = aiohttp.ClientSession(
             connector=self._pool,
@@ -228,28 +230,22 @@ class Transport:
             content_type=kept.get("Content-Type", "").partition(";")[0].strip().lower(),
         )
 
-    async def _read(self, attempt: Attempt, response: aiohttp.ClientResponse, sent: int) -> bytes:
+    async def _read(self, trip: Trip, response: aiohttp.ClientResponse, sent: int) -> bytes:
         """Take the body, unless the head already says that it must not be."""
         status = response.status
         if 300 <= status < 400:
-            raise redirected(attempt.host, status, _host_of(response.headers.get("Location")))
+            raise redirected(trip.host, status, _host_of(response.headers.get("Location")))
         if status < 200:
-            raise attempt.broken("malformed_http", f"{attempt.host} switched protocols unasked")
+            raise trip.broken("malformed_http", f"{trip.host} switched protocols unasked")
         bound = REPLY_FACTOR * sent + REPLY_EXTRA_BYTES
         if (response.content_length or 0) > bound:
-            raise _oversized(attempt, bound)
-        parts: list[bytes] = []
-        size = 0
-        async for part in response.content.iter_any():
-            size += len(part)
-            if size > bound:
-                raise _oversized(attempt, bound)
-            parts.append(part)
-        if status < 300 and not attempt.handed_over:
-            raise attempt.broken(
-                "early_reply", f"{attempt.host} claimed success before it had the whole request"
+            raise _oversized(trip, bound)
+        content = await _bounded(trip, response.content, bound)
+        if status < 300 and not trip.handed_over:
+            raise trip.broken(
+                "early_reply", f"{trip.host} claimed success before it had the whole request"
             )
-        return b"".join(parts)
+        return content
 
 
 class _Body(Payload):
@@ -294,6 +290,32 @@ def _host_of(location: str | None) -> str | None:
     except ValueError:
         return None
     return host if _HOST.fullmatch(host) else None
+
+
+async def _bounded(trip: Trip, content: aiohttp.StreamReader, bound: int) -> bytes:
+    """Take the body while it is within bounds and the connection lives."""
+
+    def gone(_: object) -> None:
+        # A chunk that cannot be parsed after the head has been: aiohttp (3.14.5) closes the
+        # connection and leaves whoever reads the body to wait for ever.
+        if not content.is_eof() and content.exception() is None:
+            error = aiohttp.ClientPayloadError()
+            error.__cause__ = HttpProcessingError()
+            content.set_exception(error)
+
+    assert trip.link is not None, "a reply comes over a connection"
+    trip.link.closed.add_done_callback(gone)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in content.iter_any():
+            size += len(part)
+            if size > bound:
+                raise _oversized(trip, bound)
+            parts.append(part)
+    finally:
+        trip.link.closed.remove_done_callback(gone)
+    return b"".join(parts)
 
 
 def _oversized(attempt: Attempt, bound: int) -> CtbatchError:

@@ -1,4 +1,5 @@
-"""The live block on a terminal: a bar and two lines of facts; messages scroll above it.
+"""The live block on a terminal: a line of what is done, a bar with the facts; messages scroll above
+it.
 
 The only importer of rich's live display, so that nothing else waits for it to load.
 """
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from rich.console import Console, Group
 from rich.live import Live as LiveBlock
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from ctbatch.cli.faces import Message
@@ -63,7 +65,9 @@ def _drawn(live: Live, pace: Pace) -> Group:
     phase, done, *facts = describe(live, pace)
     share = share_done(live)
     bar = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=40)
-    return Group(Text(f"{phase}: {done}", style="bold"), bar, Text(" · ".join(facts)))
+    below = Table.grid(padding=(0, 1))
+    below.add_row(bar, Text(" · ".join(facts)))
+    return Group(Text(f"{phase}: {done}", style="bold"), below)
 
 
 def _style(level: int | None) -> str:

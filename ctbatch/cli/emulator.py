@@ -24,6 +24,7 @@ _FAULT_HELP = (
 )
 
 
+# Longer than 60 lines because each option is declared here, once: typer reads the signature.
 def emulator(
     *,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 is a free one.")] = 0,

@@ -89,8 +89,8 @@ def build(args: Sequence[str]) -> typer.Typer:
         rich_markup_mode="markdown",
     )
     app.callback()(_callback)
-    asked = args[0] if args else ""
-    for name in [asked] if asked in _COMMANDS else _COMMANDS:
+    asked = next((arg for arg in args if arg in _COMMANDS), None)
+    for name in _COMMANDS if asked is None else [asked]:
         command = _COMMANDS[name]
         module = importlib.import_module(command.module)
         if command.group:
@@ -103,12 +103,7 @@ def build(args: Sequence[str]) -> typer.Typer:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     streams.prepare()
-    code = _run(sys.argv[1:] if argv is None else list(argv))
-    problem = streams.finish()
-    if problem is not None:
-        streams.err(f"ctbatch: {problem}")
-        return code or ExitCode.BUG
-    return code
+    return streams.finish(_run(sys.argv[1:] if argv is None else list(argv)))
 
 
 def _callback(

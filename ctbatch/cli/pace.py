@@ -56,19 +56,20 @@ class Pace:
         """
         if live.bytes_total is None or live.phase in {Phase.OUTAGE, Phase.DRAINING}:
             return None
-        unread, unsettled = live.bytes_total - live.bytes_read, live.lines_read - live.settled
+        unread, unsettled = live.bytes_total - live.bytes_read, _lines_seen(live) - live.settled
         if self.lines_per_s < 0.01 or (unread > 0 and self._bytes_per_s < 0.01):
             return None
         reading_s = unread / self._bytes_per_s if unread > 0 else 0.0
-        return reading_s + max(0, unsettled) / self.lines_per_s
+        return reading_s + unsettled / self.lines_per_s
 
 
 def share_done(live: Live) -> float | None:
     """The share of the input that is settled, 0 to 1, where the size of the input is known."""
-    if live.bytes_total is None or not live.lines_read:
+    lines = _lines_seen(live)
+    if live.bytes_total is None or not lines:
         return None
     read = live.bytes_read / live.bytes_total if live.bytes_total else 1.0
-    return max(0.0, min(1.0, read * live.settled / live.lines_read))
+    return max(0.0, min(1.0, read * live.settled / lines))
 
 
 def expected_lines(live: Live) -> str | None:
@@ -76,8 +77,8 @@ def expected_lines(live: Live) -> str | None:
     if live.bytes_total is None or not live.bytes_read:
         return None
     if live.bytes_read >= live.bytes_total:
-        return count(live.lines_read)
-    return f"about {_two_digits(live.lines_read * live.bytes_total / live.bytes_read)}"
+        return count(_lines_seen(live))
+    return f"about {_two_digits(_lines_seen(live) * live.bytes_total / live.bytes_read)}"
 
 
 def describe(live: Live, pace: Pace) -> list[str]:
@@ -98,6 +99,11 @@ def describe(live: Live, pace: Pace) -> list[str]:
     if left_s is not None and live.phase is not Phase.DONE:
         facts.append(f"{duration(left_s)} left")
     return facts
+
+
+def _lines_seen(live: Live) -> int:
+    """Lines read, or settled by an earlier process of the run."""
+    return max(live.lines_read, live.settled)
 
 
 def _two_digits(number: float) -> str:

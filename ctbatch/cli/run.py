@@ -53,9 +53,8 @@ def run(
 
         zcat users.gz | ctbatch run -
     """
-    from ctbatch.pipeline import runs  # noqa: PLC0415  # heavy: --help and bad options do not wait
-
     settings = run_settings(inputs, connection, tuning, kind, os.environ)
+    from ctbatch.pipeline import runs  # noqa: PLC0415  # heavy: --help and bad options do not wait
 
     def begin(target: Target, watcher: Watcher, stop: Stop) -> Awaitable[Report]:
         told = replace(settings, account=target.account, endpoint=target.endpoint, keys=target.keys)

@@ -61,17 +61,18 @@ def err(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def finish() -> str | None:
-    """Flush both streams; returns what went wrong, if anything did."""
-    problem = None
+def finish(code: int) -> int:
+    """Flush both streams; returns the exit code: ``code``, or 1 if a success could not be told."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError) as error:
-            problem = f"standard output cannot be written: {error}"
             _give_up(stream)
-    return problem
+            code = code or 1
+            if stream is sys.stdout:
+                err(f"ctbatch: standard output cannot be written: {error}")
+    return code
 
 
 def _patient(stream: TextIO) -> TextIO:

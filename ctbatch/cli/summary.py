@@ -158,8 +158,8 @@ def _took(report: Report) -> Iterator[str]:
     if attempts.late_possible:
         yield _row(
             "Late",
-            f"{count(attempts.late_possible)} requests timed out; what the service"
-            " applies of them later is beyond our sight",
+            f"{count(attempts.late_possible)} timed out; what the service applies of them later is"
+            " beyond our sight",
         )
 
 
@@ -171,12 +171,16 @@ def _files(report: Report) -> Iterator[str]:
         "rejected": counts.unprocessed + counts.invalid > 0,
         "unknown": counts.unknown > 0,
     }
+    rows = [
+        (name, meaning)
+        for name, meaning in _FILES
+        if wanted.get(name, False) or wanted.get(name.split(".")[0], False)
+    ]
+    rows += [(Path(name).name, "edited since, so moved out of the way") for name in report.moved]
+    shown = [(clean(str(directory / name)), meaning) for name, meaning in rows]
+    width = max(len(path) for path, _ in shown)
     yield "Files"
-    for name, meaning in _FILES:
-        if wanted.get(name, False) or wanted.get(name.split(".")[0], False):
-            yield f"  {clean(str(directory / name))}  {meaning}"
-    for moved in report.moved:
-        yield f"  {clean(moved)}  edited since, so moved out of the way"
+    yield from (f"  {path:<{width}}  {meaning}" for path, meaning in shown)
 
 
 def _row(name: str, text: str) -> str:

@@ -16,7 +16,7 @@ import orjson
 
 from ctbatch.emulator.server import Emulator, run
 from ctbatch.emulator.state import Config
-from ctbatch.errors import ExitCode, SettingsError
+from ctbatch.errors import ExitCode, SettingsError, UsageError
 
 __all__ = ["main"]
 
@@ -32,6 +32,9 @@ def main() -> int:
         run(Config.from_json(line), _introduce, _watch)
     except SettingsError as error:
         _say({"option": error.option, "why": error.why, "remedy": error.remedy})
+        return ExitCode.USAGE
+    except UsageError as error:
+        _say({"option": "the emulator", "why": str(error), "remedy": ""})
         return ExitCode.USAGE
     return ExitCode.OK
 

@@ -20,7 +20,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from ctbatch.api.wire import (
     ACCOUNT_HEADER,
@@ -111,14 +111,19 @@ class Service:
         met = frozenset(self._plan.draw())
         call = Call(self._requests, request.method, request.path, faults=tuple(sorted(met)))
         asked = _Asked(request, call, self.config, met)
+        # What remains if the customer hangs up in the middle, or the emulator is closed.
+        reply = Reply(0, fate=Fate.GONE)
         try:
             reply = await self._gated(asked)
         except Refused as error:
             reply = self._refuse(asked, error)
-        call.status = reply.status
-        if reply.fate is not Fate.SENT:
-            call.outcome = reply.fate.value
-        self.tally.add(call)
+        except (ConnectionError, ClientError, web.RequestPayloadError):
+            pass
+        finally:
+            call.status = reply.status
+            if reply.fate is not Fate.SENT:
+                call.outcome = reply.fate.value
+            self.tally.add(call)
         return replace(reply, close="close" in met)
 
     async def _gated(self, asked: _Asked) -> Reply:

@@ -10,7 +10,6 @@ Invariants:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Final, Self
 
 from ctbatch.crypto import keyset
 from ctbatch.crypto.hpke import OpeningKeys, SealingKey
-from ctbatch.errors import OpenError, SettingsError
+from ctbatch.errors import SettingsError
 from ctbatch.settings import Secret
 
 __all__ = ["Keys", "passcode_of", "prepare"]
@@ -34,30 +33,28 @@ class Keys:
 
     _sealing: SealingKey
     _foreign: SealingKey
-    _active: list[OpeningKeys]
+    _opening: OpeningKeys
 
-    def __init__(self, directory: Path, info: bytes, *, raw: bool) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, info: bytes) -> None:
         self._info = info
-        self._raw = raw
         self.server_public = directory / "server-public.json"
         self.server_private = directory / "server-private.json"
         self.client_public = directory / "client-public.json"
         self.client_private = directory / "client-private.json"
-        self._server_previous = directory / "server-previous.json"
 
     @classmethod
     def open_or_make(cls, directory: Path, info: bytes, *, raw: bool) -> Self:
         """The keys in the directory; whichever pair is missing is made."""
-        keys = cls(directory, info, raw=raw)
+        keys = cls(directory, info)
+        prefix = keyset.Prefix.RAW if raw else keyset.Prefix.TINK
         for private, public in (
             (keys.server_private, keys.server_public),
             (keys.client_private, keys.client_public),
         ):
             if not private.exists() and not public.exists():
-                made = keyset.generate(raw=raw)
-                _write(private, keyset.dump(made), _PRIVATE)
-                _write(public, keyset.dump(made.public()), _PUBLIC)
+                made = keyset.generate(prefix)
+                _write(private, keyset.to_json(made), _PRIVATE)
+                _write(public, keyset.to_json(made.public()), _PUBLIC)
         keys._sealing = SealingKey(keyset.load_public(keys.client_public), info)
         keys._foreign = SealingKey(keyset.generate().public(), info)
         keys._activate()
@@ -65,11 +62,7 @@ class Keys:
 
     def open(self, body: bytes) -> tuple[bytes, int | None]:
         """The plaintext and the id of the key that opened it. Raises :class:`OpenError`."""
-        for active in self._active[:-1]:
-            with contextlib.suppress(OpenError):
-                opened = active.open(body)
-                return opened.plaintext, opened.key_id
-        opened = self._active[-1].open(body)
+        opened = self._opening.open(body)
         return opened.plaintext, opened.key_id
 
     def seal(self, plain: bytes) -> bytes:
@@ -82,17 +75,15 @@ class Keys:
 
     def rotate(self) -> None:
         """Make a new primary; the old one is the previous, the one before that is gone."""
-        made = keyset.generate(raw=self._raw)
-        _write(self._server_previous, self.server_private.read_bytes(), _PRIVATE)
-        _write(self.server_private, keyset.dump(made), _PRIVATE)
-        _write(self.server_public, keyset.dump(made.public()), _PUBLIC)
+        rotated = keyset.rotate(keyset.load_private(self.server_private))
+        active = keyset.Keyset(rotated.keys[-2:], rotated.primary_id)
+        handed_out = keyset.Keyset((active.primary,), active.primary_id).public()
+        _write(self.server_private, keyset.to_json(active), _PRIVATE)
+        _write(self.server_public, keyset.to_json(handed_out), _PUBLIC)
         self._activate()
 
     def _activate(self) -> None:
-        paths = [self.server_private]
-        if self._server_previous.exists():
-            paths.append(self._server_previous)
-        self._active = [OpeningKeys(keyset.load_private(path), self._info) for path in paths]
+        self._opening = OpeningKeys(keyset.load_private(self.server_private), self._info)
 
 
 def prepare(directory: Path) -> None:

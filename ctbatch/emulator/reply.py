@@ -53,6 +53,7 @@ class Fate(StrEnum):
     RESET = "reset"
     CUT = "cut"
     HUNG = "hung"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class Emulator:
         if request.path.startswith(ADMIN_PREFIX):
             return _response(await self._admin.handle(request))
         reply = await self._service.handle(request)
-        if reply.fate is Fate.RESET:
+        if reply.fate in {Fate.RESET, Fate.GONE}:
             _reset(request.transport)
         elif reply.fate is Fate.HUNG:
             await self._closing.wait()

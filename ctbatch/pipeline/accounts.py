@@ -6,23 +6,19 @@ Deciding and writing are not done here.
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from ctbatch.errors import RunDirectoryError
 from ctbatch.models import Counts, Refusal, Span
 from ctbatch.pipeline.rejects import Copies, unpack_rows
+from ctbatch.pipeline.schema import pack_indexes, snapshot, unpack_indexes
 
-__all__ = ["LEDGER_NAME", "SCHEMA_VERSION", "Accounts", "Recorded", "SourceRow", "Totals"]
-
-LEDGER_NAME = "ledger.sqlite"
-SCHEMA_VERSION = 1
+__all__ = ["Accounts", "Recorded", "SourceRow", "Totals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +69,12 @@ class Accounts:
 
     @classmethod
     def open(cls, run_dir: Path) -> Accounts:
-        """Open the ledger of a run directory for reading only.
+        """Open the ledger of a run directory for reading only, as it stands now.
 
         Raises:
             RunDirectoryError: there is none, or it is not one of ours.
         """
-        path = run_dir / LEDGER_NAME
-        if not path.is_file():
-            raise RunDirectoryError(str(run_dir), f"holds no {LEDGER_NAME}", "name a run directory")
-        try:
-            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
-            accounts = cls(db)
-            version = accounts.get("schema")
-        except (sqlite3.Error, orjson.JSONDecodeError) as error:
-            raise RunDirectoryError(str(run_dir), f"its ledger is unreadable ({error})") from None
-        if version != SCHEMA_VERSION:
-            raise RunDirectoryError(str(run_dir), f"its ledger has schema {version}, not 1")
-        return accounts
+        return cls(snapshot(run_dir))
 
     def close(self) -> None:
         """Close the database."""
@@ -98,18 +83,19 @@ class Accounts:
     def get(self, key: str) -> object:
         """The JSON value kept under a key, or ``None``."""
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else orjson.loads(row[0])
+        return None if row is None else json.loads(row[0])
 
     def meta(self) -> dict[str, Any]:
         """Every JSON value kept, by key."""
         rows = self._db.execute("SELECT key, value FROM meta")
-        return {key: orjson.loads(value) for key, value in rows}
+        return {key: json.loads(value) for key, value in rows}
 
     def anything_sent(self) -> bool:
         """Whether any line may have reached the service."""
         row = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM span WHERE processed + unprocessed + unknown > 0"
-            " OR (state = 'admitted' AND (maybe IS NULL OR maybe != '[]')))"
+            " OR (state = 'admitted' AND (maybe IS NULL OR maybe != ?)))",
+            (pack_indexes(frozenset()),),
         ).fetchone()
         return bool(row[0])
 
@@ -120,7 +106,9 @@ class Accounts:
             " ORDER BY id"
         )
         return [
-            SourceRow(path, size, mtime_ns, fingerprint, bytes_read, total, bool(ended))
+            SourceRow(
+                os.fsdecode(path), size, mtime_ns, fingerprint, bytes_read, total, bool(ended)
+            )
             for path, size, mtime_ns, fingerprint, bytes_read, total, ended in rows
         ]
 
@@ -169,16 +157,20 @@ class Accounts:
         return [row[0] for row in self._db.execute("SELECT value FROM measured ORDER BY id")]
 
     def copies(self) -> Iterator[list[Copies]]:
-        """The copied rows of each span, spans in input order."""
-        rows = self._db.execute(
-            "SELECT rowid, source, first_line, file, at, rows FROM refusal"
-            " ORDER BY source, first_line, rowid"
+        """The copied rows of each span, spans in input order.
+
+        A query per span: the caller may replace the rows it has been given.
+        """
+        spans = self._db.execute(
+            "SELECT DISTINCT source, first_line FROM refusal ORDER BY source, first_line"
         ).fetchall()
-        for _, group in groupby(rows, key=lambda row: row[1:3]):
-            yield [
-                Copies(row_id, source, first_line, file, at, unpack_rows(blob))
-                for row_id, source, first_line, file, at, blob in group
-            ]
+        for span in spans:
+            rows = self._db.execute(
+                "SELECT rowid, file, at, rows FROM refusal"
+                " WHERE source = ? AND first_line = ? ORDER BY rowid",
+                span,
+            ).fetchall()
+            yield [Copies(n, *span, file, at, unpack_rows(blob)) for n, file, at, blob in rows]
 
     def refusals(self) -> Iterator[tuple[int, int, Refusal]]:
         """Every refused line as (source, line number, refusal), in input order."""
@@ -194,15 +186,11 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
         done=row[5] == "done",
         digest=row[6],
         counts=_counts(row[7:12]),
-        pending=_unpack(row[12]),
-        maybe=_unpack(row[13]),
+        pending=unpack_indexes(row[12]),
+        maybe=unpack_indexes(row[13]),
     )
 
 
 def _counts(row: tuple[Any, ...]) -> Counts:
     keys = ("processed", "unprocessed", "invalid", "unknown", "blank")
-    return Counts(**dict(zip(keys, row, strict=False)))
-
-
-def _unpack(blob: Any) -> frozenset[int] | None:
-    return None if blob is None else frozenset(orjson.loads(blob))
+    return Counts(**dict(zip(keys, row, strict=True)))

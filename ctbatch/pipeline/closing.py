@@ -7,12 +7,21 @@ killed, or that is still running.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctbatch.errors import BalanceError, CtbatchError, ExitCode, Interrupted, ServiceRefused
+from ctbatch.errors import (
+    BalanceError,
+    CtbatchError,
+    ExitCode,
+    Interrupted,
+    RunDirectoryError,
+    ServiceRefused,
+)
 from ctbatch.models import Counts, Mode
 from ctbatch.pipeline.accounts import Accounts, SourceRow
+from ctbatch.pipeline.durable import sync_directory
 from ctbatch.pipeline.report import (
     Batches,
     Keys,
@@ -43,8 +52,15 @@ def ending(reason: CtbatchError | None, *, settled: bool) -> tuple[RunState, Exi
 
 
 def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
-    """The report of a run from its ledger; ``running``: a process holds the run directory."""
+    """The report of a run from its ledger; ``running``: a process holds the run directory.
+
+    Raises:
+        RunDirectoryError: the run ended before it began.
+    """
     meta = accounts.meta()
+    if "run_id" not in meta:
+        why, remedy = "its run ended before it began", "nothing was sent: begin a new run"
+        raise RunDirectoryError(str(run_dir), why, remedy)
     rows = accounts.sources()
     sources = tuple(_source(accounts, index, row) for index, row in enumerate(rows))
     lines = sum((source.lines for source in sources), Counts())
@@ -108,15 +124,21 @@ def write_report(run_dir: Path, report: Report) -> None:
     """Replace ``report.json`` (0600): write, sync, rename.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; the one before stands.
     """
     temporary = run_dir / f".{REPORT_NAME}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-        file.write(report.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run_dir / REPORT_NAME)
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+            file.write(report.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(run_dir / REPORT_NAME)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(run_dir)
 
 
 def now() -> str:

@@ -11,51 +11,41 @@ Invariants:
 2. It is *done* when every line in it has its state. In between it may be settled in part.
 3. Originals of refused and unknown lines are appended and synced before the commit that holds
    their positions and the files' lengths.
-4. After the first failure nothing more is written, and every waiter fails: what cannot be
-   recorded must not be sent.
+4. After the first failure, of whatever kind, nothing more is written, and every waiter fails: what
+   cannot be recorded must not be sent. A waiter is told of the commit that held its write only.
 5. No personal data here: positions, codes and cleaned words only.
 
-What does not live here: deciding what a reply means, reading the input, and sums
-(:mod:`~ctbatch.pipeline.accounts`).
+What does not live here: deciding what a reply means, reading the input, sums
+(:mod:`~ctbatch.pipeline.accounts`), tables (:mod:`~ctbatch.pipeline.schema`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
-import orjson
-
-from ctbatch.errors import LedgerFailed, RunDirectoryError
+from ctbatch.errors import CtbatchError, LedgerFailed
 from ctbatch.models import Counts, Refusal, Span
-from ctbatch.pipeline.accounts import LEDGER_NAME, SCHEMA_VERSION, Accounts, SourceRow
+from ctbatch.pipeline.accounts import Accounts, SourceRow
 from ctbatch.pipeline.rejects import RejectFiles, fresh_state
+from ctbatch.pipeline.schema import (
+    ADMIT,
+    LEDGER_NAME,
+    SETTLE,
+    connect,
+    pack_indexes,
+    pack_path,
+    unusable,
+)
 
 __all__ = ["Ledger"]
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE source (
-    id INTEGER PRIMARY KEY, path TEXT NOT NULL, size INTEGER, mtime_ns INTEGER, fingerprint TEXT,
-    bytes_read INTEGER NOT NULL, total INTEGER NOT NULL, ended INTEGER NOT NULL);
-CREATE TABLE span (
-    source INTEGER NOT NULL, first_line INTEGER NOT NULL, lines INTEGER NOT NULL,
-    offset INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, key_id INTEGER,
-    state TEXT NOT NULL CHECK (state IN ('admitted', 'done')),
-    processed INTEGER NOT NULL DEFAULT 0, unprocessed INTEGER NOT NULL DEFAULT 0,
-    invalid INTEGER NOT NULL DEFAULT 0, unknown INTEGER NOT NULL DEFAULT 0,
-    blank INTEGER NOT NULL DEFAULT 0, pending BLOB, maybe BLOB,
-    PRIMARY KEY (source, first_line)) WITHOUT ROWID;
-CREATE TABLE refusal (
-    source INTEGER NOT NULL, first_line INTEGER NOT NULL, file TEXT NOT NULL,
-    at INTEGER NOT NULL, rows BLOB NOT NULL);
-CREATE TABLE measured (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
-"""
 
 _Write = Callable[[], object]
 _Op = tuple[_Write, "asyncio.Future[None]"]
@@ -70,15 +60,30 @@ class Ledger:
     """
 
     def __init__(self, run_dir: Path, *, create: bool = False) -> None:
+        """Create the ledger, or take it up as the last process left it; blocks.
+
+        Raises:
+            RunDirectoryError: it is not one of ours, or cannot be written.
+        """
         self._path = run_dir / LEDGER_NAME
-        self._db = _connect(self._path, create=create)
+        self._db = connect(run_dir, create=create)
         self.accounts = Accounts(self._db)
+        self._files_kept: object = None
+        self._queue: queue.SimpleQueue[_Op | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        try:
+            self._take_up_files(run_dir)
+        except (sqlite3.Error, OSError) as error:
+            self._db.close()
+            raise unusable(run_dir, error) from None
+
+    def _take_up_files(self, run_dir: Path) -> None:
+        """Open the reject files; what that changed is committed before anything else is."""
         names = [row.path for row in self.accounts.sources()]
         state = cast("Any", self.accounts.get("files")) or fresh_state()
         self.files = RejectFiles(run_dir, state, names)
-        self._queue: queue.SimpleQueue[_Op | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._failure: LedgerFailed | None = None
+        self._transact([])
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -91,8 +96,6 @@ class Ledger:
         if thread is not None:
             self._queue.put(None)
             await asyncio.shield(asyncio.to_thread(thread.join))
-        self.files.close()
-        self._db.close()
 
     # -- the protocol of a span ---------------------------------------------------------------
 
@@ -111,16 +114,8 @@ class Ledger:
         returns; wait for it before anything goes out.
         """
         on_wire = None if len(maybe) == span.lines else maybe
-        row = (*_columns(span), digest, key_id, _pack(pending), _pack(on_wire))
-        return self._submit(
-            lambda: self._db.execute(
-                "INSERT INTO span (source, first_line, lines, offset, size, digest, key_id, state,"
-                " pending, maybe) VALUES (?, ?, ?, ?, ?, ?, ?, 'admitted', ?, ?)"
-                " ON CONFLICT DO UPDATE SET pending = excluded.pending, maybe = excluded.maybe,"
-                " key_id = excluded.key_id",
-                row,
-            )
-        )
+        row = (*_columns(span), digest, key_id, pack_indexes(pending), pack_indexes(on_wire))
+        return self._submit(lambda: self._keep_span(ADMIT, row))
 
     async def settle(
         self,
@@ -140,21 +135,14 @@ class Ledger:
         numbers = (
             counts.processed, counts.unprocessed, counts.invalid, counts.unknown, counts.blank
         )  # fmt: skip
-        row = (*_columns(span), digest, state, *numbers, _pack(pending), _pack(maybe))
+        row = (
+            *_columns(span), digest, state, *numbers, pack_indexes(pending), pack_indexes(maybe)
+        )  # fmt: skip
 
         def write() -> None:
             for file, at, rows in self.files.append(span, refusals):
                 self._insert_refusal(span.source, span.first_line, file, at, rows)
-            self._db.execute(
-                "INSERT INTO span (source, first_line, lines, offset, size, digest, state,"
-                " processed, unprocessed, invalid, unknown, blank, pending, maybe)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                " state = excluded.state, processed = excluded.processed,"
-                " unprocessed = excluded.unprocessed, invalid = excluded.invalid,"
-                " unknown = excluded.unknown, blank = excluded.blank,"
-                " pending = excluded.pending, maybe = excluded.maybe",
-                row,
-            )
+            self._keep_span(SETTLE, row)
 
         await self._submit(write)
 
@@ -169,7 +157,8 @@ class Ledger:
                 key,
             )
             self._db.execute(
-                "UPDATE span SET maybe = '[]' WHERE source = ? AND first_line = ?", key
+                "UPDATE span SET maybe = ? WHERE source = ? AND first_line = ?",
+                (pack_indexes(frozenset()), *key),
             )
 
         await self._submit(write)
@@ -195,7 +184,16 @@ class Ledger:
                 " (id, path, size, mtime_ns, fingerprint, bytes_read, total, ended)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (i, r.path, r.size, r.mtime_ns, r.fingerprint, r.bytes_read, r.total, r.ended)
+                    (
+                        i,
+                        pack_path(r.path),
+                        r.size,
+                        r.mtime_ns,
+                        r.fingerprint,
+                        r.bytes_read,
+                        r.total,
+                        r.ended,
+                    )
                     for i, r in enumerate(rows)
                 ],
             )
@@ -212,10 +210,11 @@ class Ledger:
         """Put the rows of the reject files in input order; safe against a crash at every step."""
 
         def write() -> None:
-            for old, file, at, rows in self.files.sort(self.accounts.copies(), original):
-                for part in old:
+            for new in self.files.sort(self.accounts.copies(), original):
+                for part in new.old:
                     self._db.execute("DELETE FROM refusal WHERE rowid = ?", (part.row_id,))
-                self._insert_refusal(old[0].source, old[0].first_line, file, at, rows)
+                of = new.old[0]
+                self._insert_refusal(of.source, of.first_line, of.file, new.at, new.rows)
 
         await self._submit(write)
         await self._submit(self.files.publish)
@@ -226,12 +225,15 @@ class Ledger:
         """Have the writer do a write; the future is done when it is durable."""
         done: asyncio.Future[None] = self._loop.create_future()
         done.add_done_callback(_seen)
-        self._queue.put((write, done))
+        if self._thread is None:
+            done.set_exception(LedgerFailed(str(self._path), "it is closed"))
+        else:
+            self._queue.put((write, done))
         return done
 
     def _run(self) -> None:
         """Take whatever is queued, write it in one transaction, tell the waiters; until
-        ``None``.
+        ``None``. Then close everything.
         """
         last = False
         while not last:
@@ -244,36 +246,55 @@ class Ledger:
                 op = self._queue.get()
             last = op is None
             if ops:
-                self._commit([write for write, _ in ops])
-                self._loop.call_soon_threadsafe(self._tell, [done for _, done in ops])
+                failure = self._commit([write for write, _ in ops])
+                waiters = [done for _, done in ops]
+                self._loop.call_soon_threadsafe(self._tell, waiters, failure)
+        self.files.close()
+        self._db.close()
 
-    def _commit(self, writes: Sequence[_Write]) -> None:
-        if self._failure is not None:
-            return
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for write in writes:
-                write()
-            self.files.sync()
+    def _commit(self, writes: Sequence[_Write]) -> Exception | None:
+        """Write in one transaction; returns what went wrong, now or ever before."""
+        if self._failure is None:
+            try:
+                self._transact(writes)
+            except Exception as error:  # of whatever kind: a dead thread would hang its waiters
+                self._failure = error
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+        return self._failure
+
+    def _transact(self, writes: Sequence[_Write]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        for write in writes:
+            write()
+        self.files.sync()
+        state = json.dumps(self.files.state)
+        if state != self._files_kept:
             self._put("files", self.files.state)
-            self._db.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            self._failure = LedgerFailed(str(self._path), str(error))
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+        self._db.execute("COMMIT")
+        self._files_kept = state
 
-    def _tell(self, waiters: Sequence[asyncio.Future[None]]) -> None:
+    def _tell(self, waiters: Sequence[asyncio.Future[None]], failure: Exception | None) -> None:
         for done in waiters:
-            if done.cancelled():
+            if done.done():  # nobody waits for it any more
                 continue
-            if self._failure is None:
+            if failure is None:
                 done.set_result(None)
             else:
-                done.set_exception(self._failure)
+                problem = LedgerFailed(str(self._path), _why(failure))
+                problem.__cause__ = failure
+                done.set_exception(problem)
 
     def _put(self, key: str, value: object) -> None:
-        row = (key, orjson.dumps(value))
+        # The standard library's: orjson has no room for a path that is not UTF-8.
+        row = (key, json.dumps(value).encode())
         self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", row)
+
+    def _keep_span(self, statement: str, row: tuple[object, ...]) -> None:
+        """Insert or update an unfinished span; recorded spans keep their bounds."""
+        if self._db.execute(statement, row).rowcount != 1:
+            first, lines = row[1:3]
+            raise sqlite3.IntegrityError(f"lines {first} to +{lines} are recorded differently")
 
     def _insert_refusal(
         self, source: int, first_line: int, file: str, at: int, rows: bytes
@@ -284,27 +305,11 @@ class Ledger:
         )
 
 
-def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
-    """Open or create the database; used by one thread at a time."""
-    try:
-        if create:
-            path.touch(0o600, exist_ok=False)
-        db = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=10,
-        )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        if create:
-            db.executescript(_SCHEMA)
-            db.execute("INSERT INTO meta VALUES ('schema', ?)", (orjson.dumps(SCHEMA_VERSION),))
-    except (sqlite3.Error, OSError) as error:
-        why = f"its ledger cannot be opened for writing ({error})"
-        raise RunDirectoryError(str(path.parent), why) from None
-    return db
+def _why(failure: Exception) -> str:
+    """What went wrong, without what an unforeseen error might quote."""
+    if isinstance(failure, sqlite3.Error | OSError | CtbatchError):
+        return str(failure)
+    return f"an unforeseen {type(failure).__name__}"
 
 
 def _seen(done: asyncio.Future[None]) -> None:
@@ -315,7 +320,3 @@ def _seen(done: asyncio.Future[None]) -> None:
 
 def _columns(span: Span) -> tuple[int, ...]:
     return span.source, span.first_line, span.lines, span.offset, span.size
-
-
-def _pack(indexes: frozenset[int] | None) -> bytes | None:
-    return None if indexes is None else orjson.dumps(sorted(indexes))

@@ -5,41 +5,44 @@ order in which they became known; at its end they are put in input order.
 
 Invariants:
 
-1. Appended bytes are synced before :meth:`append` returns; the lengths then go into the commit
-   that relies on them, and opening cuts the files to the lengths of the last commit.
+1. Appended bytes are synced before the commit that holds their positions and the files' lengths,
+   and opening cuts the files to the lengths of the last commit.
 2. Sorting writes a new file beside the old one; the commit that holds the new positions also says
    that the new file is the one that counts, and opening finishes a rename that a crash cut short.
-3. A file that somebody edited after it was published is moved aside, never overwritten.
+3. A file that somebody edited is moved aside, never overwritten; its rows are read from the input
+   again when the files are put in order, and those that cannot be stand as empty lines.
+4. The reasons row of a line that was not copied says ``"copied": false``.
 
-Only these files hold originals of lines; they are 0600.
+Only the two files of original lines hold personal data. How a file is kept safe is
+:mod:`~ctbatch.pipeline.rowfile`'s.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypedDict
 
 import orjson
 
+from ctbatch.errors import CtbatchError
 from ctbatch.models import Refusal, Span, State
+from ctbatch.pipeline.rowfile import FileState, Rewrite, RowFile, fresh
 
-__all__ = ["Copies", "FileState", "RejectFiles", "fresh_state", "pack_rows", "unpack_rows"]
+__all__ = [
+    "FILES",
+    "REASONS",
+    "Copies",
+    "RejectFiles",
+    "Sorted",
+    "fresh_state",
+    "pack_rows",
+    "unpack_rows",
+]
 
 FILES = {"rejected": "rejected.ndjson", "unknown": "unknown.ndjson"}
 REASONS = {"rejected": "rejected.reasons.ndjson", "unknown": "unknown.reasons.ndjson"}
-
-
-class FileState(TypedDict):
-    """What the ledger holds of one file: lengths in bytes, a pending swap, the published digest."""
-
-    length: int
-    reasons_length: int
-    swap: bool
-    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,19 @@ class Copies:
             at += (length or 0) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Copies in their new place, and those they replace."""
+
+    old: tuple[Copies, ...]
+    at: int
+    rows: bytes
+
+
 def pack_rows(rows: Iterable[tuple[Refusal, int | None]]) -> bytes:
     """Rows as a blob for the ledger."""
     return orjson.dumps(
-        [(r.index, r.state.value, r.code, r.error, r.place, length) for r, length in rows]
+        [(r.index, r.state.value, r.code, _legible(r.error), r.place, n) for r, n in rows]
     )
 
 
@@ -79,25 +91,29 @@ def unpack_rows(blob: bytes) -> tuple[tuple[Refusal, int | None], ...]:
 
 
 def fresh_state() -> dict[str, FileState]:
-    """The state of files that do not exist yet."""
-    return {name: FileState(length=0, reasons_length=0, swap=False, digest=None) for name in FILES}
+    """The state of files that do not exist yet, by name."""
+    return {name: fresh() for name in (*FILES.values(), *REASONS.values())}
 
 
 class RejectFiles:
-    """The open reject files of a run directory; used by the ledger's thread only."""
+    """The open reject files of a run directory; used by the ledger's thread only.
+
+    ``state`` is changed in place; it is what the ledger commits.
+    """
 
     def __init__(
         self, run_dir: Path, state: dict[str, FileState], source_names: Sequence[str]
     ) -> None:
         self.state = state
-        self.moved_aside: list[Path] = []
-        self._dir = run_dir
         self._names = list(source_names)
-        self._open: dict[str, tuple[BinaryIO, BinaryIO]] = {}
-        self._lost: set[str] = set()
-        for name in FILES:
-            self._finish_swap(name)
-            self._set_aside_if_edited(name)
+        self._files = {name: RowFile(run_dir / name, state[name]) for name in fresh_state()}
+        for file in self._files.values():
+            file.recover()
+
+    @property
+    def moved_aside(self) -> list[Path]:
+        """Where files are now that somebody had edited."""
+        return [aside for file in self._files.values() for aside in file.moved_aside]
 
     def name_sources(self, names: Sequence[str]) -> None:
         """The names that stand in the reasons; fixed once the inputs are known."""
@@ -109,53 +125,45 @@ class RejectFiles:
         self, span: Span, refusals: Sequence[tuple[Refusal, bytes | None]]
     ) -> list[tuple[str, int, bytes]]:
         """Append refused lines; returns (file, offset of the first, packed rows) per file used."""
-        return [
-            self._append_to(name, span, [item for item in refusals if _file_of(item[0]) == name])
-            for name in FILES
-            if any(_file_of(refusal) == name for refusal, _ in refusals)
-        ]
+        parts = {kind: [r for r in refusals if _file_of(r[0]) == kind] for kind in FILES}
+        return [self._append_to(kind, span, items) for kind, items in parts.items() if items]
 
     def _append_to(
-        self, name: str, span: Span, items: Sequence[tuple[Refusal, bytes | None]]
+        self, kind: str, span: Span, items: Sequence[tuple[Refusal, bytes | None]]
     ) -> tuple[str, int, bytes]:
-        state = self.state[name]
-        lines, reasons = self._handles(name)
-        at = state["length"]
-        state["length"] += lines.write(b"".join((original or b"") + b"\n" for _, original in items))
-        state["reasons_length"] += reasons.write(
-            b"".join(self.reason(span.source, span.first_line, r) for r, _ in items)
+        lines = b"".join((original or b"") + b"\n" for _, original in items)
+        at = self._files[FILES[kind]].append(lines)
+        reasons = (
+            self._reason(span.source, span.first_line, refusal, copied=original is not None)
+            for refusal, original in items
         )
-        state["digest"] = None
-        rows = pack_rows((r, None if line is None else len(line)) for r, line in items)
-        return name, at, rows
+        self._files[REASONS[kind]].append(b"".join(reasons))
+        packed = pack_rows((r, None if line is None else len(line)) for r, line in items)
+        return kind, at, packed
 
     def sync(self) -> None:
         """Bring what was appended to the disk."""
-        for pair in self._open.values():
-            for file in pair:
-                file.flush()
-                os.fdatasync(file.fileno())
+        for file in self._files.values():
+            file.sync()
 
-    def _handles(self, name: str) -> tuple[BinaryIO, BinaryIO]:
-        if name not in self._open:
-            state = self.state[name]
-            self._open[name] = (
-                _open_at(self._dir / FILES[name], state["length"]),
-                _open_at(self._dir / REASONS[name], state["reasons_length"]),
-            )
-        return self._open[name]
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
 
-    def reason(self, source: int, first_line: int, refusal: Refusal) -> bytes:
+    def _reason(self, source: int, first_line: int, refusal: Refusal, *, copied: bool) -> bytes:
         """One row of a reasons file."""
         row: dict[str, object] = {
-            "source": self._names[source],
+            "source": _legible(self._names[source]),
             "line": first_line + refusal.index,
             "state": refusal.state.value,
             "code": refusal.code,
-            "error": refusal.error,
+            "error": _legible(refusal.error),
         }
-        if refusal.place is not None:
-            row |= {"copied": False, "offset": refusal.place[0], "length": refusal.place[1]}
+        if not copied:
+            row["copied"] = False
+            if refusal.place is not None:
+                row |= {"offset": refusal.place[0], "length": refusal.place[1]}
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
     # -- sorting ------------------------------------------------------------------------------
@@ -164,144 +172,75 @@ class RejectFiles:
         self,
         copies: Iterable[Sequence[Copies]],
         original: Callable[[int, int, int], bytes | None],
-    ) -> list[tuple[Sequence[Copies], str, int, bytes]]:
-        """Write each file anew in input order, beside the old one.
+    ) -> Iterator[Sorted]:
+        """Write each file anew in input order, beside the old one; done when it is exhausted.
 
-        ``copies`` come grouped by span and in input order. Returns what replaces what: the old
-        copies, the file, the new offset and the new rows. ``original(source, first_line, index)``
+        ``copies`` come grouped by span and in input order. ``original(source, first_line, index)``
         reads a line from the input again, for a file that was moved aside.
         """
-        self.close()
-        replaced: list[tuple[Sequence[Copies], str, int, bytes]] = []
-        writers = {name: _Sorted(self._dir, name) for name in FILES if self._exists(name)}
-        for group in copies:
-            for name, writer in writers.items():
-                mine = [part for part in group if part.file == name]
-                if mine:
-                    rows = sorted(
-                        (row for part in mine for row in part.ranges()), key=lambda r: r[0].index
-                    )
-                    read = writer.read if name not in self._lost else None
-                    at, packed = writer.write(self, mine[0], rows, read, original)
-                    replaced.append((mine, name, at, packed))
-        for name, writer in writers.items():
-            self.state[name] = writer.finish()
-        return replaced
+        with ExitStack() as stack:
+            new: dict[str, Rewrite] = {}
+            for kind, final in FILES.items():
+                if self.state[final]["length"]:
+                    for name in (final, REASONS[kind]):
+                        new[name] = self._files[name].rewrite()
+                        stack.callback(new[name].abandon)
+            for group in copies:
+                for kind, final in FILES.items():
+                    mine = tuple(part for part in group if part.file == kind)
+                    if mine:
+                        yield self._rewrite(mine, new[final], new[REASONS[kind]], original)
+            for rewrite in new.values():
+                rewrite.finish()
+
+    def _rewrite(
+        self,
+        old: tuple[Copies, ...],
+        lines: Rewrite,
+        reasons: Rewrite,
+        original: Callable[[int, int, int], bytes | None],
+    ) -> Sorted:
+        """Write the rows that one span has in one file."""
+        source, first_line = old[0].source, old[0].first_line
+        packed: list[tuple[Refusal, int | None]] = []
+        places: list[int] = []
+        rows = sorted((row for part in old for row in part.ranges()), key=lambda row: row[0].index)
+        for refusal, at, length in rows:
+            line = None
+            if length is not None:
+                line = self._files[FILES[old[0].file]].read(at, length)
+                if line is None:
+                    line = _read_again(original, source, first_line, refusal.index, length)
+            places.append(lines.write((line or b"") + b"\n"))
+            reasons.write(self._reason(source, first_line, refusal, copied=line is not None))
+            packed.append((refusal, None if line is None else len(line)))
+        return Sorted(old, places[0], pack_rows(packed))
 
     def publish(self) -> None:
         """Put the sorted files in place, after the commit that counts on them."""
-        self._lost.clear()
-        for name in FILES:
-            self._finish_swap(name)
-
-    def _exists(self, name: str) -> bool:
-        return self.state[name]["length"] > 0
-
-    def _finish_swap(self, name: str) -> None:
-        if self.state[name]["swap"]:
-            for final in (FILES[name], REASONS[name]):
-                sorted_file = self._dir / f".{final}.sorted"
-                if sorted_file.exists():
-                    sorted_file.replace(self._dir / final)
-            self.state[name]["swap"] = False
-
-    def _set_aside_if_edited(self, name: str) -> None:
-        """Move a published file aside that is no longer what was published."""
-        path, digest = self._dir / FILES[name], self.state[name]["digest"]
-        if digest is None or (path.exists() and _digest(path) == digest):
-            return
-        self._lost.add(name)
-        if path.exists():
-            number = 1
-            while (aside := path.with_name(f"{path.name}.edited-{number}")).exists():
-                number += 1
-            path.rename(aside)
-            self.moved_aside.append(aside)
-        with _create(path) as blank:  # its rows are read from the input again when it is sorted
-            blank.truncate(self.state[name]["length"])
-
-    def close(self) -> None:
-        """Close the files."""
-        for pair in self._open.values():
-            for file in pair:
-                file.close()
-        self._open.clear()
+        for file in self._files.values():
+            file.replace()
 
 
-class _Sorted:
-    """One file being written anew in input order, with its reasons."""
-
-    def __init__(self, run_dir: Path, name: str) -> None:
-        self._old = (run_dir / FILES[name]).open("rb")
-        self._lines = _create(run_dir / f".{FILES[name]}.sorted")
-        self._reasons = _create(run_dir / f".{REASONS[name]}.sorted")
-        self._hash = hashlib.sha256()
-        self._length = self._reasons_length = 0
-
-    def read(self, at: int, length: int) -> bytes:
-        """The bytes of a row in the old file."""
-        self._old.seek(at)
-        return self._old.read(length)
-
-    def write(
-        self,
-        files: RejectFiles,
-        of: Copies,
-        rows: Sequence[tuple[Refusal, int, int | None]],
-        read: Callable[[int, int], bytes] | None,
-        original: Callable[[int, int, int], bytes | None],
-    ) -> tuple[int, bytes]:
-        """Write the rows of one span; returns their offset and the packed rows."""
-        start, packed = self._length, []
-        for refusal, at, length in rows:
-            line: bytes | None = None
-            if length is not None:
-                line = (
-                    read(at, length)
-                    if read is not None
-                    else original(of.source, of.first_line, refusal.index)
-                )
-            packed.append((refusal, None if line is None else len(line)))
-            text = (line or b"") + b"\n"
-            self._hash.update(text)
-            self._length += self._lines.write(text)
-            reason = files.reason(of.source, of.first_line, refusal)
-            self._reasons_length += self._reasons.write(reason)
-        return start, pack_rows(packed)
-
-    def finish(self) -> FileState:
-        """Sync and close; the state that makes the new file count."""
-        self._old.close()
-        for file in (self._lines, self._reasons):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        return FileState(
-            length=self._length,
-            reasons_length=self._reasons_length,
-            swap=True,
-            digest=self._hash.hexdigest(),
-        )
+def _read_again(
+    original: Callable[[int, int, int], bytes | None],
+    source: int,
+    first_line: int,
+    index: int,
+    length: int,
+) -> bytes | None:
+    """A line from the input, unless the input is gone or holds another line there."""
+    try:
+        line = original(source, first_line, index)
+    except (OSError, CtbatchError):
+        return None
+    return line if line is not None and len(line) == length else None
 
 
 def _file_of(refusal: Refusal) -> str:
     return "unknown" if refusal.state is State.UNKNOWN else "rejected"
 
 
-def _open_at(path: Path, length: int) -> BinaryIO:
-    """Open for appending at ``length``; what stands beyond was never committed."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-    file = os.fdopen(descriptor, "r+b")
-    file.truncate(length)
-    file.seek(length)
-    return file
-
-
-def _create(path: Path) -> BinaryIO:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _legible(text: str) -> str:
+    """The text with lone surrogates (a path that is not UTF-8) as escapes, as in the report."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,8 @@
 """Run directories: made privately, held by one process at a time, found again.
 
 The lock is a POSIX record lock (Windows: a byte-range lock): it dies with the process that holds
-it, however that ends, and is not inherited by a child.
+it, however that ends, and is not inherited by a child. Closing *any* descriptor of the file gives a
+process's record lock up (fcntl(2)), so a directory that this process holds is never opened again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctbatch.errors import RunDirectoryError
-from ctbatch.pipeline.accounts import LEDGER_NAME
+from ctbatch.pipeline.durable import sync_directory
+from ctbatch.pipeline.schema import LEDGER_NAME
 
 __all__ = ["DEFAULT_BASE", "all_runs", "create", "is_locked", "locked"]
 
@@ -23,6 +25,11 @@ DEFAULT_BASE = Path("ctbatch-runs")
 """Where run directories are made without ``--run-dir``: in the working directory."""
 
 _LOCK_NAME = ".lock"
+
+_Holder = tuple[int, int, int]
+
+_held: set[_Holder] = set()
+# Module state on purpose: the lock is the process's in the kernel, too.
 
 
 def create(path: Path | None, first_input: str, now: datetime | None = None) -> Path:
@@ -35,10 +42,11 @@ def create(path: Path | None, first_input: str, now: datetime | None = None) -> 
         return _create_named(first_input, now or datetime.now(UTC))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        if any(entry.name != _LOCK_NAME for entry in path.iterdir()):
             remedy = "name another, or go on with it: ctbatch resume"
             raise RunDirectoryError(str(path), "exists and is not empty", remedy)
         path.chmod(0o700)
+        sync_directory(path.parent)
     except OSError as error:
         raise RunDirectoryError(str(path), f"cannot be made ({error.strerror})") from None
     return path
@@ -47,18 +55,21 @@ def create(path: Path | None, first_input: str, now: datetime | None = None) -> 
 def _create_named(first_input: str, now: datetime) -> Path:
     stem = "stdin" if first_input == "-" else Path(first_input).name.split(".")[0]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:40] or "input"
-    for number in range(1000):
-        suffix = f"-{number}" if number else ""
-        path = DEFAULT_BASE / f"{now:%Y%m%dT%H%M%SZ}-{stem}{suffix}"
-        try:
-            path.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            remedy = "run from a directory you may write to, or name one with --run-dir"
-            why = f"cannot be made ({error.strerror})"
-            raise RunDirectoryError(str(path), why, remedy) from None
-        return path
+    path = DEFAULT_BASE
+    try:
+        DEFAULT_BASE.mkdir(parents=True, exist_ok=True)
+        for number in range(1000):
+            suffix = f"-{number}" if number else ""
+            path = DEFAULT_BASE / f"{now:%Y%m%dT%H%M%SZ}-{stem}{suffix}"
+            try:
+                path.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            sync_directory(DEFAULT_BASE)
+            return path
+    except OSError as error:
+        remedy = "run from a directory you may write to, or name one with --run-dir"
+        raise RunDirectoryError(str(path), f"cannot be made ({error.strerror})", remedy) from None
     raise RunDirectoryError(str(DEFAULT_BASE), "is full of runs of this second")
 
 
@@ -67,29 +78,36 @@ def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory for this process.
 
     Raises:
-        RunDirectoryError: another process holds it, or it cannot be written.
+        RunDirectoryError: it is held already, or it cannot be written.
     """
+    why, remedy = "is in use by another process", "wait for it, or stop it first"
+    if _holder(run_dir) in _held:
+        raise RunDirectoryError(str(run_dir), "is in use by this process", remedy)
     try:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(run_dir / _LOCK_NAME, flags, 0o600)
     except OSError as error:
         raise RunDirectoryError(str(run_dir), f"cannot be written ({error.strerror})") from None
+    holder: _Holder | None = None
     try:
         try:
             _lock(descriptor)
         except OSError:
-            why, remedy = "is in use by another process", "wait for it, or stop it first"
             raise RunDirectoryError(str(run_dir), why, remedy) from None
+        if (holder := _holder(run_dir)) is not None:
+            _held.add(holder)
         yield
     finally:
+        _held.discard(holder or (0, 0, 0))
         os.close(descriptor)
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Whether another process holds the run directory."""
-    path = run_dir / _LOCK_NAME
+    """Whether a process, this one included, holds the run directory."""
+    if _holder(run_dir) in _held:
+        return True
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(run_dir / _LOCK_NAME, os.O_RDWR)
     except OSError:
         return False
     try:
@@ -105,6 +123,15 @@ def is_locked(run_dir: Path) -> bool:
 def all_runs(base: Path = DEFAULT_BASE) -> list[Path]:
     """The run directories under ``base``, the newest first."""
     return sorted((ledger.parent for ledger in base.glob(f"*/{LEDGER_NAME}")), reverse=True)
+
+
+def _holder(run_dir: Path) -> _Holder | None:
+    """What names a lock of this process; ``None``: there is no lock file."""
+    try:
+        found = (run_dir / _LOCK_NAME).stat()
+    except OSError:
+        return None
+    return os.getpid(), found.st_dev, found.st_ino
 
 
 def _locker() -> Callable[[int], None]:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-__all__ = ["OK", "RawServer", "Script", "Talk", "answer", "ok"]
+__all__ = ["OK", "RawServer", "Script", "Talk", "answer", "ok", "relay"]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -134,3 +134,29 @@ def answer(reply: bytes) -> Script:
 
 
 ok = answer(OK)
+
+
+async def relay(talk: Talk, port: int, *, spoil: asyncio.Event | None = None) -> None:
+    """Pass bytes to and from ``port``; say nonsense in between once ``spoil`` is set."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def up() -> None:
+        while data := await talk.reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.transport.abort()
+
+    async def down() -> None:
+        while data := await reader.read(1 << 16):
+            await talk.send(data)
+        talk.writer.close()
+
+    async def spoiled() -> None:
+        if spoil is not None:
+            await spoil.wait()
+            await talk.send(b"nonsense" * 9)
+
+    try:
+        await asyncio.gather(up(), down(), spoiled(), return_exceptions=True)
+    finally:
+        writer.transport.abort()

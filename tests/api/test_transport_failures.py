@@ -6,17 +6,13 @@ import asyncio
 import gc
 import pickle
 import socket
-import ssl
 import time
 import traceback
-from collections.abc import Iterator
 
-import aiohttp
 import pytest
 
-from ctbatch.api.breakage import Attempt, Stage, result_of
 from ctbatch.api.transport import Transport
-from ctbatch.errors import NotSent, ReplyLost, SettingsError, TransportError
+from ctbatch.errors import NotSent, ReplyLost, TransportError
 from ctbatch.settings import Endpoint
 from tests.api.raw_server import OK, RawServer, Script, Talk, answer
 from tests.api.test_transport import BODY, HEAD, HEADERS, to, upload
@@ -139,14 +135,9 @@ async def taken(talk: Talk, say: bytes = b"") -> None:
         await talk.send(say)
 
 
-async def half_open(talk: Talk) -> None:
-    """Take everything, say nothing."""
-    await talk.hold()
-
-
 async def test_silence_after_the_request_is_lost() -> None:
     """The service may be about to act."""
-    assert is_lost(await fails(half_open, timeout_s=SHORT_S), "timeout")
+    assert is_lost(await fails(Talk.hold, timeout_s=SHORT_S), "timeout")
 
 
 async def test_a_head_that_never_ends_is_lost() -> None:
@@ -237,6 +228,18 @@ async def test_garbage_is_lost(said: bytes) -> None:
     assert "OpenSSH" not in str(error)
 
 
+async def test_a_chunk_that_goes_bad_later_is_lost() -> None:
+    """The head is there and fine; what follows is not chunks."""
+
+    async def script(talk: Talk) -> None:
+        await taken(talk, HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        await asyncio.sleep(0.02)
+        await talk.send(b"ZZ\r\nab\r\n0\r\n\r\n")
+        await talk.hold()
+
+    assert is_lost(await fails(script), "malformed_http")
+
+
 async def test_a_second_reply_in_one_breath_closes_the_connection() -> None:
     """Bytes beyond Content-Length are never the reply of the next request."""
     async with RawServer(answer(OK + OK)) as server, to(server) as transport:
@@ -245,17 +248,12 @@ async def test_a_second_reply_in_one_breath_closes_the_connection() -> None:
         assert transport.statistics().connections == 2
 
 
-async def used_once(transport: Transport, server: RawServer) -> Talk:
-    """Make the one connection a kept-alive one."""
-    await upload(transport)
-    return server.talks[0]
-
-
 async def test_a_stale_connection_is_mostly_found_before_anything_is_lost() -> None:
     """The end of a kept-alive connection is already here, unread, when it is used again."""
     async with RawServer(answer(OK)) as server, to(server) as transport:
-        talk = await used_once(transport, server)
-        sock = socket.socket(fileno=socket.dup(talk.writer.get_extra_info("socket").fileno()))
+        await upload(transport)
+        number = server.talks[0].writer.get_extra_info("socket").fileno()
+        sock = socket.socket(fileno=socket.dup(number))
         sock.shutdown(socket.SHUT_RDWR)  # no turn of the loop until the next request
         sock.close()
         with pytest.raises(NotSent) as caught:
@@ -396,67 +394,3 @@ async def test_closing_is_quick_whatever_the_other_side_does() -> None:
             started = time.monotonic()
         assert time.monotonic() - started < 1
         assert transport.statistics().open == 0
-
-
-def tree(root: type[BaseException]) -> Iterator[type[BaseException]]:
-    """A class and everything under it that aiohttp defines."""
-    yield root
-    for kind in root.__subclasses__():
-        if kind.__module__.startswith("aiohttp"):
-            yield from tree(kind)
-
-
-NEVER = {
-    "ClientError",  # the root: never raised itself
-    "RedirectClientError",  # nothing is followed
-    "UploadAbortedError",  # for upload trackers, which are not used
-}
-
-
-@pytest.mark.parametrize("kind", sorted(set(tree(aiohttp.ClientError)), key=repr))
-def test_everything_aiohttp_raises_has_a_name(kind: type[BaseException]) -> None:
-    """A new exception in a new aiohttp fails here before it surprises anybody."""
-    assert (result_of(kind) == "broken") == (kind.__name__ in NEVER)
-
-
-@pytest.mark.parametrize(
-    ("kind", "result"),
-    [
-        (asyncio.TimeoutError, "timeout"),
-        (ssl.SSLError, "tls"),
-        (ssl.SSLEOFError, "tls"),
-        (ssl.SSLZeroReturnError, "tls"),
-        (ssl.SSLCertVerificationError, "certificate"),
-        (ssl.CertificateError, "certificate"),
-        (ConnectionResetError, "reset"),
-        (BrokenPipeError, "reset"),
-        (ConnectionRefusedError, "refused"),
-        (socket.gaierror, "reset"),  # aiohttp wraps it: see the row of ClientConnectorDNSError
-        (aiohttp.ConnectionTimeoutError, "timeout"),
-        (aiohttp.ClientConnectorCertificateError, "certificate"),
-        (aiohttp.ClientConnectorSSLError, "tls"),
-        (aiohttp.ClientConnectorDNSError, "dns"),
-        (aiohttp.ClientConnectionResetError, "reset"),
-        (aiohttp.InvalidUrlClientError, "ours"),
-        (UnicodeError, "ours"),
-    ],
-)
-def test_the_names_of_what_python_raises(kind: type[BaseException], result: str) -> None:
-    """TLS, time-outs, sockets and bad URLs, as Python and aiohttp raise them."""
-    assert result_of(kind) == result
-
-
-def test_an_unknown_failure_still_says_what_may_have_happened() -> None:
-    """Even what has no name is either not sent or lost."""
-    attempt = Attempt("host", "host", secure=True)
-    assert is_not_sent(_transport(attempt, aiohttp.ClientError()), "broken")
-    attempt.stage = Stage.WAITING
-    attempt.handed_over = True
-    assert is_lost(_transport(attempt, aiohttp.ClientError()), "broken")
-    assert isinstance(attempt.failure(ValueError("secret")), SettingsError)
-
-
-def _transport(attempt: Attempt, error: Exception) -> TransportError:
-    failure = attempt.failure(error)
-    assert isinstance(failure, TransportError)
-    return failure

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from ctbatch.crypto.hpke import OpeningKeys, SealingKey
-from ctbatch.crypto.keyset import load_private, load_public
 from yarl import URL
 
 from ctbatch.api.wire import ACCOUNT_HEADER, HPKE_MEDIA_TYPE, PASSCODE_HEADER
+from ctbatch.crypto.hpke import OpeningKeys, SealingKey
+from ctbatch.crypto.keyset import load_private, load_public
 from ctbatch.emulator.server import Emulator, EmulatorProcess
 from ctbatch.emulator.state import Config
 
@@ -30,15 +31,19 @@ class Customer:
     def __init__(
         self, emulator: Emulator | EmulatorProcess, session: aiohttp.ClientSession
     ) -> None:
-        info = emulator.account_id.encode()
         self.emulator = emulator
         self.session = session
-        self.sealing = SealingKey(load_public(emulator.server_key), info)
-        self.opening = OpeningKeys(load_private(emulator.client_key), info)
         self.credentials = {
             ACCOUNT_HEADER: emulator.account_id,
             PASSCODE_HEADER: emulator.passcode.reveal(),
         }
+
+    async def load_keys(self) -> None:
+        """Read the key files as they are now."""
+        info = self.emulator.account_id.encode()
+        server = await asyncio.to_thread(load_public, self.emulator.server_key)
+        client = await asyncio.to_thread(load_private, self.emulator.client_key)
+        self.sealing, self.opening = SealingKey(server, info), OpeningKeys(client, info)
 
     async def send(
         self,
@@ -87,7 +92,9 @@ class Customer:
 async def customer_of(emulator: Emulator | EmulatorProcess) -> AsyncIterator[Customer]:
     """A customer of a running emulator."""
     async with aiohttp.ClientSession() as session:
-        yield Customer(emulator, session)
+        customer = Customer(emulator, session)
+        await customer.load_keys()
+        yield customer
 
 
 @asynccontextmanager

@@ -12,7 +12,6 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
-import aiohttp
 import orjson
 import pytest
 
@@ -20,7 +19,7 @@ from ctbatch.emulator.server import Emulator, EmulatorProcess
 from ctbatch.emulator.state import Config
 from ctbatch.errors import SettingsError
 from ctbatch.settings import Secret
-from tests.emulator.speaking import Customer, customer_of, emulated, profile
+from tests.emulator.speaking import customer_of, emulated, profile
 
 PARENT = """
 import asyncio, os, signal, sys
@@ -78,6 +77,14 @@ async def test_a_process_that_cannot_start_says_why() -> None:
         with pytest.raises(SettingsError, match=f"--port: {port} is in use"):
             async with EmulatorProcess(Config(port=port)):
                 pass
+
+
+async def test_a_broken_key_file_is_named(tmp_path: Path) -> None:
+    """By the process of its own too, without a traceback."""
+    (tmp_path / "server-private.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"server-private\.json"):
+        async with EmulatorProcess(Config(keys_dir=tmp_path)):
+            pass
 
 
 def test_a_process_without_options_ends() -> None:
@@ -139,8 +146,8 @@ async def test_a_rotated_key_leaves_the_previous_one_active() -> None:
     async with emulated() as (emulator, customer):
         await emulator.rotate()
         assert (await customer.upload(profile()))[0] == 200
-        async with aiohttp.ClientSession() as session:
-            assert (await Customer(emulator, session).upload(profile()))[0] == 200
+        async with customer_of(emulator) as informed:
+            assert (await informed.upload(profile()))[0] == 200
         await emulator.rotate()
         assert (await customer.upload(profile()))[0] == 400
 
@@ -182,6 +189,24 @@ async def test_it_tells_what_it_saw_to_who_knows_the_passcode() -> None:
             url = f"{base}/{path}"
             async with customer.session.request(method, url, data=body, headers=auth) as response:
                 assert response.status == status, path
+
+
+async def test_a_customer_who_hangs_up_is_counted() -> None:
+    """Half a body is a call too: nothing is stored, the cap is free again, nothing is logged."""
+    async with emulated() as (emulator, customer):
+        port = int(emulator.base_url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = [f"{name}: {value}" for name, value in customer.credentials.items()]
+        lines = ["POST /1/upload HTTP/1.1", "Host: x", "Content-Length: 9", *head, "", "{"]
+        writer.write("\r\n".join(lines).encode())
+        while not emulator.stats()["uploads"]["inside"]:  # noqa: ASYNC110  # it tells nobody
+            await asyncio.sleep(0)
+        writer.close()
+        await writer.wait_closed()
+        while not emulator.requests():  # noqa: ASYNC110  # it tells nobody
+            await asyncio.sleep(0)
+        assert emulator.stats()["by_status"] == {"gone": 1}
+        assert emulator.stats()["uploads"]["inside"] == 0
 
 
 async def test_idle_connections_are_closed() -> None:

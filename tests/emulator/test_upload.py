@@ -6,13 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
 
 from ctbatch.api.wire import HPKE_MEDIA_TYPE
 from ctbatch.emulator.server import Emulator
 from ctbatch.emulator.state import Config
-from tests.emulator.speaking import Customer, customer_of, emulated, profile
+from tests.emulator.speaking import customer_of, emulated, profile
 
 JSON = "application/json"
 
@@ -192,10 +191,9 @@ async def test_uploads_beyond_the_cap_are_turned_away() -> None:
 
     async with (
         Emulator(Config(latency_s=1), sleep=wait) as emulator,
-        aiohttp.ClientSession() as session,
+        customer_of(emulator) as customer,
         asyncio.TaskGroup() as tasks,
     ):
-        customer = Customer(emulator, session)
         calls = [tasks.create_task(customer.upload(profile())) for _ in range(15)]
         for _ in calls:
             await arrivals.acquire()

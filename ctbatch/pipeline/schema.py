@@ -1,0 +1,192 @@
+"""The ledger as a database: its tables, its connections, and how values stand in its columns.
+
+Invariant: a ledger is created in one transaction, so a crash leaves none or a whole one.
+
+What is written when is :mod:`~ctbatch.pipeline.ledger`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import orjson
+
+from ctbatch.errors import RunDirectoryError
+from ctbatch.pipeline.durable import sync_directory
+
+__all__ = [
+    "ADMIT",
+    "LEDGER_NAME",
+    "SETTLE",
+    "connect",
+    "pack_indexes",
+    "pack_path",
+    "snapshot",
+    "unpack_indexes",
+    "unusable",
+]
+
+LEDGER_NAME = "ledger.sqlite"
+
+_VERSION = 1
+
+_TABLES = """
+BEGIN;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE source (
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL, size INTEGER, mtime_ns INTEGER, fingerprint TEXT,
+    bytes_read INTEGER NOT NULL, total INTEGER NOT NULL, ended INTEGER NOT NULL);
+CREATE TABLE span (
+    source INTEGER NOT NULL, first_line INTEGER NOT NULL, lines INTEGER NOT NULL,
+    offset INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, key_id INTEGER,
+    state TEXT NOT NULL CHECK (state IN ('admitted', 'done')),
+    processed INTEGER NOT NULL DEFAULT 0, unprocessed INTEGER NOT NULL DEFAULT 0,
+    invalid INTEGER NOT NULL DEFAULT 0, unknown INTEGER NOT NULL DEFAULT 0,
+    blank INTEGER NOT NULL DEFAULT 0, pending BLOB, maybe BLOB,
+    PRIMARY KEY (source, first_line)) WITHOUT ROWID;
+CREATE TABLE refusal (
+    source INTEGER NOT NULL, first_line INTEGER NOT NULL, file TEXT NOT NULL,
+    at INTEGER NOT NULL, rows BLOB NOT NULL);
+CREATE INDEX refusal_by_span ON refusal (source, first_line);
+CREATE TABLE measured (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+ADMIT = (
+    "INSERT INTO span (source, first_line, lines, offset, size, digest, key_id, state, pending,"
+    " maybe) VALUES (?, ?, ?, ?, ?, ?, ?, 'admitted', ?, ?)"
+    " ON CONFLICT DO UPDATE SET pending = excluded.pending, maybe = excluded.maybe,"
+    " key_id = excluded.key_id WHERE lines = excluded.lines AND state = 'admitted'"
+)
+"""Changes no row if the span is done, or recorded with other bounds."""
+
+SETTLE = (
+    "INSERT INTO span (source, first_line, lines, offset, size, digest, state, processed,"
+    " unprocessed, invalid, unknown, blank, pending, maybe)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+    " state = excluded.state, processed = excluded.processed, unprocessed = excluded.unprocessed,"
+    " invalid = excluded.invalid, unknown = excluded.unknown, blank = excluded.blank,"
+    " pending = excluded.pending, maybe = excluded.maybe"
+    " WHERE lines = excluded.lines AND state = 'admitted'"
+)
+"""Changes no row if the span is done, or recorded with other bounds."""
+
+
+def connect(run_dir: Path, *, create: bool) -> sqlite3.Connection:
+    """Open the ledger for writing, or create it (0600); used by one thread at a time.
+
+    Raises:
+        RunDirectoryError: it is not one of ours, or cannot be written.
+    """
+    path = run_dir / LEDGER_NAME
+    db: sqlite3.Connection | None = None
+    try:
+        if create:
+            path.touch(0o600, exist_ok=False)  # SQLite gives -wal and -shm the mode of this file
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=10,
+        )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's cache; no effect elsewhere
+        if create:
+            db.executescript(_TABLES)
+            sync_directory(run_dir)
+        _check_version(db, run_dir)
+    except (sqlite3.Error, OSError, RunDirectoryError) as error:
+        if db is not None:
+            db.close()
+        if isinstance(error, RunDirectoryError):
+            raise
+        raise unusable(run_dir, error) from None
+    return db
+
+
+def snapshot(run_dir: Path) -> sqlite3.Connection:
+    """Open the ledger for reading only, as it stands now: what another process commits later is
+    not seen.
+
+    Raises:
+        RunDirectoryError: there is none, or it is not one of ours.
+    """
+    path = run_dir / LEDGER_NAME
+    if not path.is_file():
+        raise RunDirectoryError(str(run_dir), f"holds no {LEDGER_NAME}", "name a run directory")
+    problem: sqlite3.Error | None = None
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    for where in (uri, f"{uri}&immutable=1"):
+        if problem is not None and path.with_name(f"{path.name}-wal").exists():
+            break  # a process may have it open
+        # The second time: in a directory that may not be written no lock can be taken.
+        db = sqlite3.connect(where, uri=True, timeout=10, isolation_level=None)
+        try:
+            db.execute("BEGIN")
+            _check_version(db, run_dir)
+        except sqlite3.Error as error:
+            db.close()
+            problem = error
+        except RunDirectoryError:
+            db.close()
+            raise
+        else:
+            return db
+    raise RunDirectoryError(str(run_dir), f"its ledger cannot be read ({problem})")
+
+
+def unusable(run_dir: Path, error: Exception) -> RunDirectoryError:
+    """The error for a ledger that cannot be written."""
+    remedy = "look at its permissions and the free space"
+    return RunDirectoryError(str(run_dir), f"its ledger cannot be written ({error})", remedy)
+
+
+def _check_version(db: sqlite3.Connection, run_dir: Path) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == _VERSION:
+        return
+    tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    if not version and not tables:
+        why, remedy = "its run ended before it began", "nothing was sent: begin a new run"
+    else:
+        why = f"its ledger has schema {version}, not {_VERSION}"
+        remedy = "use the version of ctbatch that began the run"
+    raise RunDirectoryError(str(run_dir), why, remedy)
+
+
+def pack_indexes(indexes: frozenset[int] | None) -> bytes | None:
+    """Line indexes as JSON ranges ``[first, end, …]``: mostly they are consecutive."""
+    if indexes is None:
+        return None
+    bounds: list[int] = []
+    for index in sorted(indexes):
+        if bounds and bounds[-1] == index:
+            bounds[-1] = index + 1
+        else:
+            bounds += (index, index + 1)
+    return orjson.dumps(bounds)
+
+
+def unpack_indexes(blob: bytes | None) -> frozenset[int] | None:
+    """The inverse of :func:`pack_indexes`."""
+    if blob is None:
+        return None
+    bounds = orjson.loads(blob)
+    pairs = zip(bounds[::2], bounds[1::2], strict=True)
+    return frozenset(index for first, end in pairs for index in range(first, end))
+
+
+def pack_path(path: str) -> str | bytes:
+    """A path as its column holds it: text, or bytes where it is not UTF-8; ``os.fsdecode`` is the
+    inverse.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path

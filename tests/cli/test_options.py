@@ -1,0 +1,332 @@
+"""Flags over environment over default, and one clear message for whatever cannot work."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctbatch.cli.options import Connection, Environment, Kind, Output, Tuning
+from ctbatch.cli.targets import connect, run_settings
+from ctbatch.errors import SettingsError
+from ctbatch.models import Mode
+from ctbatch.settings import Batching, Delivery, OnAmbiguous, Settings
+
+ENV = {
+    "CLEVERTAP_ACCOUNT_ID": "ENV-ID",
+    "CLEVERTAP_PASSCODE": "env-passcode",
+    "CLEVERTAP_REGION": "in1",
+    "CTBATCH_SERVER_KEY": "server.json",
+    "CTBATCH_CLIENT_KEY": "client.json",
+}
+
+
+def made(
+    connection: Connection | None = None,
+    tuning: Tuning | None = None,
+    kind: Kind | None = None,
+    env: Environment = ENV,
+) -> Settings:
+    """The settings of ``ctbatch run users.ndjson`` with these options."""
+    options = (connection or Connection(), tuning or Tuning(), kind or Kind())
+    return run_settings(["users.ndjson"], *options, env)
+
+
+def without(*names: str) -> dict[str, str]:
+    """The environment without some variables."""
+    return {name: value for name, value in ENV.items() if name not in names}
+
+
+@pytest.fixture
+def passcode_file(tmp_path: Path) -> Path:
+    """A private file with a passcode."""
+    path = tmp_path / "passcode"
+    path.write_bytes(b"file passcode\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_the_environment_is_enough() -> None:
+    """Five variables and an input make a run."""
+    settings = made()
+    assert settings.account is not None
+    assert settings.endpoint is not None
+    assert settings.keys is not None
+    assert (settings.account.id, settings.account.passcode.reveal()) == ("ENV-ID", "env-passcode")
+    assert settings.endpoint.host == "in1.api.clevertap.com"
+    assert (settings.keys.server, settings.keys.client) == (
+        Path("server.json"),
+        Path("client.json"),
+    )
+    assert (settings.batching, settings.delivery) == (Batching(), Delivery())
+    assert settings.resume_flags == ()
+
+
+def test_a_flag_wins_over_its_variable(passcode_file: Path) -> None:
+    """Flag over environment, also where region and URL exclude each other."""
+    settings = made(
+        Connection(
+            account_id="FLAG-ID",
+            passcode_file=passcode_file,
+            base_url="https://eu.example",
+            server_key=Path("s2"),
+        )
+    )
+    assert settings.account is not None
+    assert settings.endpoint is not None
+    assert settings.keys is not None
+    assert settings.account.id == "FLAG-ID"
+    assert settings.account.passcode.reveal() == "file passcode"
+    assert settings.endpoint.base_url == "https://eu.example"
+    assert (settings.keys.server, settings.keys.client) == (Path("s2"), Path("client.json"))
+
+
+@pytest.mark.parametrize(
+    ("env", "variable"),
+    [
+        ({}, "CLEVERTAP_ACCOUNT_ID"),
+        (without("CLEVERTAP_ACCOUNT_ID"), "CLEVERTAP_ACCOUNT_ID"),
+        (without("CLEVERTAP_PASSCODE"), "CLEVERTAP_PASSCODE"),
+        (ENV | {"CLEVERTAP_PASSCODE": ""}, "CLEVERTAP_PASSCODE"),
+        (without("CTBATCH_SERVER_KEY"), "CTBATCH_SERVER_KEY"),
+        (without("CTBATCH_CLIENT_KEY"), "CTBATCH_CLIENT_KEY"),
+        (without("CTBATCH_CLIENT_KEY", "CTBATCH_SERVER_KEY"), "ctbatch keys generate"),
+    ],
+)
+def test_what_is_missing_names_the_variable_to_set(env: Environment, variable: str) -> None:
+    """A first-time user reads which variable to set."""
+    with pytest.raises(SettingsError, match=variable):
+        made(env=env)
+
+
+def test_region_and_base_url_exclude_each_other() -> None:
+    """Two places to go are none, as flags and as variables."""
+    with pytest.raises(SettingsError, match="exclude each other"):
+        made(Connection(region="in1", base_url="https://x.example"))
+    with pytest.raises(SettingsError, match="CLEVERTAP_BASE_URL"):
+        made(env=ENV | {"CLEVERTAP_BASE_URL": "https://x.example"})
+
+
+def test_certificates_must_be_there(tmp_path: Path) -> None:
+    """A misspelt CA file is said at once, not at the first handshake."""
+    with pytest.raises(SettingsError, match="--ca-file"):
+        made(Connection(ca_file=tmp_path / "none.pem"))
+    (tmp_path / "ca.pem").touch()
+    settings = made(Connection(ca_file=tmp_path / "ca.pem"))
+    assert settings.endpoint is not None
+    assert settings.endpoint.ca_file == tmp_path / "ca.pem"
+
+
+def test_the_emulator_reads_no_setting_of_account_keys_or_endpoint() -> None:
+    """A trial can never reach a real account, even with broken variables around."""
+    settings = made(kind=Kind(emulator=True), env=ENV | {"CLEVERTAP_REGION": "mars"})
+    assert (settings.account, settings.endpoint, settings.keys) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [Connection(account_id="X"), Connection(region="in1"), Connection(client_key=Path("k"))],
+)
+def test_the_emulator_excludes_flags_that_name_another_place(connection: Connection) -> None:
+    """A flag that would silently mean nothing is refused."""
+    with pytest.raises(SettingsError, match="--emulator"):
+        made(connection, kind=Kind(emulator=True))
+
+
+def test_a_dry_run_needs_nothing() -> None:
+    """A file can be checked without account and keys."""
+    settings = made(kind=Kind(dry_run=True), env={})
+    assert (settings.account, settings.keys) == (None, None)
+
+
+def test_plaintext_is_asked_for_by_name_and_takes_no_keys() -> None:
+    """No silent downgrade, and no keys that would seem to be used."""
+    assert made(kind=Kind(plaintext=True)).keys is None
+    with pytest.raises(SettingsError, match="--plaintext"):
+        made(Connection(server_key=Path("s")), kind=Kind(plaintext=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        (Kind(), Mode.SEALED),
+        (Kind(plaintext=True), Mode.PLAINTEXT),
+        (Kind(plaintext=True, emulator=True), Mode.EMULATOR),
+        (Kind(dry_run=True, plaintext=True), Mode.DRY_RUN),
+        (Kind(server_dry_run=True), Mode.SERVER_DRY_RUN),
+    ],
+)
+def test_the_mode_follows_from_the_flags(kind: Kind, mode: Mode) -> None:
+    """What is sent where is one word."""
+    assert kind.mode is mode
+
+
+def test_every_tuning_option_reaches_its_setting() -> None:
+    """Nothing that is given is dropped on the way."""
+    settings = made(
+        tuning=Tuning(
+            concurrency=3,
+            batch_size=10,
+            max_batch_bytes=5000,
+            max_line_bytes=500,
+            linger=0.5,
+            workers="0",
+            timeout=5,
+            give_up_after=6,
+            on_ambiguous=OnAmbiguous.HOLD,
+            max_refused="5%",
+        ),
+        kind=Kind(strict=True, limit=7, run_dir=Path("d")),
+    )
+    assert settings.batching == Batching(
+        batch_size=10, max_batch_bytes=5000, max_line_bytes=500, linger_s=0.5
+    )
+    assert settings.delivery == Delivery(
+        concurrency=3,
+        workers=0,
+        timeout_s=5,
+        give_up_after_s=6,
+        on_ambiguous=OnAmbiguous.HOLD,
+        max_refused_percent=5,
+    )
+    assert (settings.strict, settings.limit, settings.run_dir) == (True, 7, Path("d"))
+
+
+def test_given_holds_only_what_was_given() -> None:
+    """Resume takes the rest from the run; ``auto`` is given as well."""
+    assert Tuning().given() == {}
+    assert Tuning(workers="auto", linger=0.0).given() == {"workers": None, "linger_s": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "option"),
+    [
+        (Tuning(concurrency=0), "--concurrency"),
+        (Tuning(batch_size=1001), "--batch-size"),
+        (Tuning(workers="many"), "--workers"),
+        (Tuning(workers="-1"), "--workers"),
+        (Tuning(max_refused="lots"), "--max-refused"),
+        (Tuning(max_refused="101%"), "--max-refused"),
+        (Tuning(timeout=float("nan")), "--timeout"),
+    ],
+)
+def test_what_is_out_of_range_names_its_option(tuning: Tuning, option: str) -> None:
+    """Each wrong value is one message that names the option."""
+    with pytest.raises(SettingsError, match=option):
+        made(tuning=tuning)
+
+
+def test_flags_to_repeat_are_those_that_were_given() -> None:
+    """The command that resumes names endpoint, account and key files again."""
+    flags = Connection(
+        account_id="A", server_key=Path("my key"), hpke_info="-x", insecure_key_permissions=True
+    ).as_flags()
+    assert flags == (
+        "--account-id", "A", "--server-key", "my key", "--hpke-info=-x",
+        "--insecure-key-permissions",
+    )  # fmt: skip
+
+
+def test_no_option_takes_a_secret() -> None:
+    """Secrets on the command line would be seen by every process."""
+    assert not {"passcode", "passphrase"} & {item.name for item in fields(Connection)}
+
+
+@pytest.mark.parametrize(
+    ("output", "env", "level"),
+    [
+        (Output(), {}, logging.WARNING),
+        (Output(), {"CTBATCH_LOG_LEVEL": "debug"}, logging.DEBUG),
+        (Output(log_level="error"), {"CTBATCH_LOG_LEVEL": "debug"}, logging.ERROR),
+    ],
+)
+def test_the_log_level_is_warning_unless_said(output: Output, env: Environment, level: int) -> None:
+    """Flag over environment over default."""
+    assert output.level(env) == level
+
+
+def test_an_unknown_log_level_is_refused() -> None:
+    """A typo is not silently WARNING."""
+    with pytest.raises(SettingsError, match="CTBATCH_LOG_LEVEL"):
+        Output(log_level="loud").level({})
+
+
+def connected(**options: Any) -> str:
+    """The passcode that a connection comes to."""
+    account = connect(Connection(**options), ENV, Mode.SEALED).account
+    assert account is not None
+    return account.passcode.reveal()
+
+
+@pytest.mark.parametrize("data", [b"p w", b"p w\n", b"p w\r\n"])
+def test_one_newline_at_the_end_of_a_passcode_is_not_part_of_it(
+    passcode_file: Path, data: bytes
+) -> None:
+    """Editors end files with a newline."""
+    passcode_file.write_bytes(data)
+    assert connected(passcode_file=passcode_file) == "p w"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"), [(b"", "empty"), (b"\n", "empty"), (b"\xff", "text"), (b"x" * 70_000, "large")]
+)
+def test_a_file_that_is_no_passcode_is_refused(passcode_file: Path, data: bytes, why: str) -> None:
+    """The wrong file is named, its content never."""
+    passcode_file.write_bytes(data)
+    with pytest.raises(SettingsError, match=why):
+        connected(passcode_file=passcode_file)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no POSIX permissions")
+@pytest.mark.parametrize(
+    ("mode", "refused"),
+    [(0o600, ""), (0o640, ""), (0o644, "read by"), (0o620, "changed"), (0o602, "changed")],
+)
+def test_a_passcode_file_that_is_open_to_others_is_refused(
+    passcode_file: Path, mode: int, refused: str
+) -> None:
+    """Others may neither read nor change it, unless the user insists; its group may read."""
+    passcode_file.chmod(mode)
+    if refused:
+        with pytest.raises(SettingsError, match=f"{refused}.*chmod 600"):
+            connected(passcode_file=passcode_file)
+    insist = bool(refused)
+    assert connected(passcode_file=passcode_file, insecure_key_permissions=insist)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd")
+def test_a_passcode_may_come_through_a_pipe() -> None:
+    """``--passcode-file <(pass show …)`` works: a pipe has no permissions to check."""
+    reading, writing = os.pipe()
+    os.write(writing, b"piped\n")
+    os.close(writing)
+    try:
+        assert connected(passcode_file=Path(f"/dev/fd/{reading}")) == "piped"
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_a_passcode_file_of_another_user_is_refused(passcode_file: Path) -> None:
+    """Its owner could change it at any time."""
+    os.chown(passcode_file, 12345, -1)
+    with pytest.raises(SettingsError, match="another user"):
+        connected(passcode_file=passcode_file)
+
+
+def test_a_passcode_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A typo in a path is one message."""
+    with pytest.raises(SettingsError, match="No such file"):
+        connected(passcode_file=tmp_path / "none")
+
+
+def test_a_passphrase_comes_from_a_file_too(passcode_file: Path) -> None:
+    """An encrypted PEM key is opened without a secret on the command line."""
+    keys = connect(Connection(passphrase_file=passcode_file), ENV, Mode.SEALED).keys
+    assert keys is not None
+    assert keys.passphrase is not None
+    assert keys.passphrase.reveal() == "file passcode"
