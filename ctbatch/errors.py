@@ -11,6 +11,7 @@
     │   └── KeysetError           a key file cannot be used
     │       ├── KeyFileError          it cannot be read, or is open to others
     │       ├── KeyKindError          private for public, or a primary that is disabled
+    │       ├── KeyMismatchError      a public and a private keyset that are no pair
     │       ├── KeyUnsupportedError   another algorithm
     │       ├── KeysetEncryptedError  encrypted by a KMS
     │       ├── KeysetMalformedError  not a keyset
@@ -22,9 +23,11 @@
     │   ├── SealerFailed          sealing workers keep dying
     │   └── TooManyRefused        the share of refused lines is over --max-refused
     ├── ServiceRefused        theirs: the service refuses us as a whole (exit 5)
+    ├── SealFailedError       a message cannot be sealed
     ├── OpenError             a sealed message does not open
     │   ├── CiphertextCutError    it is too short to be one
     │   ├── ForeignKeyError       its prefix names a key that is not in the keyset
+    │   ├── NotSealedError        it is readable text, or nothing at all
     │   └── SealBrokenError       wrong key, wrong info, or altered on the way
     ├── TransportError        the network's: one attempt failed (retryable)
     │   ├── NotSent               the request cannot have been understood by the service
@@ -60,11 +63,13 @@ __all__ = [
     "Interrupted",
     "KeyFileError",
     "KeyKindError",
+    "KeyMismatchError",
     "KeyUnsupportedError",
     "KeysetEncryptedError",
     "KeysetError",
     "KeysetMalformedError",
     "LedgerFailed",
+    "NotSealedError",
     "NotSent",
     "OpenError",
     "PassphraseError",
@@ -72,6 +77,7 @@ __all__ = [
     "ResumeRefused",
     "RunDirectoryError",
     "SealBrokenError",
+    "SealFailedError",
     "SealerFailed",
     "ServiceRefused",
     "ServiceUnavailable",
@@ -184,6 +190,11 @@ class KeyFileError(KeysetError):
 @dataclass(eq=False)
 class KeyKindError(KeysetError):
     """A private key where a public one belongs or the reverse, or a disabled primary."""
+
+
+@dataclass(eq=False)
+class KeyMismatchError(KeysetError):
+    """A public and a private keyset do not belong together."""
 
 
 @dataclass(eq=False)
@@ -320,6 +331,16 @@ class ServiceRefused(CtbatchError):
 
 
 @dataclass(eq=False)
+class SealFailedError(CtbatchError):
+    """A message of ``size`` bytes cannot be sealed: AES-GCM takes 2 GiB at most."""
+
+    size: int
+
+    def __str__(self) -> str:
+        return f"a message of {self.size:,} bytes cannot be sealed"
+
+
+@dataclass(eq=False)
 class OpenError(CtbatchError):
     """A sealed message does not open with any key at hand, or is not one."""
 
@@ -337,6 +358,11 @@ class CiphertextCutError(OpenError):
 @dataclass(eq=False)
 class ForeignKeyError(OpenError):
     """No key opens it, and its prefix names one that is not in the keyset."""
+
+
+@dataclass(eq=False)
+class NotSealedError(OpenError):
+    """It is readable text, or nothing at all."""
 
 
 @dataclass(eq=False)
@@ -391,9 +417,16 @@ class BalanceError(CtbatchError):
 
 @dataclass(eq=False)
 class Interrupted(CtbatchError):
-    """A signal ended the run; it was drained and can be resumed."""
+    """A signal ended the run; it was drained and can be resumed. Its exit code is the shell's:
+    128 + the signal's number.
+    """
 
     signal_number: int
+
+    @property
+    def exit_code(self) -> ExitCode:  # type: ignore[override]  # SIGINT and SIGTERM differ
+        """130 for SIGINT, 143 for SIGTERM."""
+        return ExitCode(128 + self.signal_number)
 
     def __str__(self) -> str:
         return "interrupted"

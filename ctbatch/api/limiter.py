@@ -1,4 +1,4 @@
-"""How many requests may be on the wire: a pure :class:`Controller`, and the :class:`Slots` it rules.
+"""How many requests may be on the wire: a pure :class:`Controller` and the :class:`Slots` it rules.
 
 The service takes a fixed number of calls at a time and refuses the rest with 429. That number is
 shared with everything else the account runs, so our part of it has to be found, and found again.

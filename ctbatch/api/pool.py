@@ -69,7 +69,10 @@ class Link:
 
 @dataclass(slots=True, eq=False)
 class Trip(Attempt):
-    """An attempt and the connection it uses; ``fresh``: not one that idled over ``JUST_USED_S``."""
+    """An attempt and the connection it uses; ``fresh``: not one that idled over ``JUST_USED_S``.
+
+    ``started`` is of ``perf_counter``: a loop's own clock may stand still for a whole exchange.
+    """
 
     fresh: bool = False
     started: float = 0.0

@@ -46,7 +46,9 @@ def size(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``0.42 s``, ``12 s``, ``9 min 12 s``, ``3 h 05 min``."""
+    """``420 ms``, ``4.2 s``, ``12 s``, ``9 min 12 s``, ``3 h 05 min``."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
     if seconds < 10:
         return f"{seconds:.2g} s"
     whole = round(seconds)

@@ -134,7 +134,7 @@ class Accounts:
             item.span.lines - item.counts.accounted if item.maybe is None else len(item.maybe)
             for item in self.recorded(source, open_only=True)
         )
-        return Totals(_counts(sums), sums[5] - 1, maybe)
+        return Totals(_counts(sums[:5]), sums[5] - 1, maybe)
 
     def batches(self) -> dict[str, int]:
         """How many spans ended how; keys as in the report."""
@@ -170,7 +170,11 @@ class Accounts:
                 " WHERE source = ? AND first_line = ? ORDER BY rowid",
                 span,
             ).fetchall()
-            yield [Copies(n, *span, file, at, unpack_rows(blob)) for n, file, at, blob in rows]
+            source, first_line = span
+            yield [
+                Copies(n, source, first_line, file, at, unpack_rows(blob))
+                for n, file, at, blob in rows
+            ]
 
     def refusals(self) -> Iterator[tuple[int, int, Refusal]]:
         """Every refused line as (source, line number, refusal), in input order."""

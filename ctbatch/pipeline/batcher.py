@@ -149,20 +149,27 @@ class Batcher:
     @property
     def read(self) -> tuple[int, int]:
         """How many whole lines were read so far, and the offset after them."""
+        if self._skipping:
+            return self._first_line - 1, self._start
         return self._first_line - 1 + self._lines, self._offset
 
     @property
-    def seekable_to(self) -> int:
-        """The offset up to which no byte is wanted; at most what was read where all are."""
+    def seekable_to(self) -> int | None:
+        """The offset up to which no byte is wanted, where :meth:`jump` would save reading."""
+        if not self._skipping or self._queue:
+            return None
         # The last byte of a skipped span is looked at: it may end in the middle of a line.
-        skipping = self._section is not None and self._section.skip and not self._queue
-        return self._edge - 1 if skipping else self._offset
+        return self._edge - 1 if self._edge - 1 > self._offset else None
 
     def jump(self, offset: int) -> None:
         """Say that the bytes up to ``seekable_to`` were passed over."""
         self._offset = offset
 
     # ---------------------------------------------------------------- sections
+
+    @property
+    def _skipping(self) -> bool:
+        return self._section is not None and self._section.skip
 
     def _enter(self) -> None:
         """Enter the next recorded span, or the gap before it."""
@@ -173,14 +180,14 @@ class Batcher:
         span = self._ahead[0].span
         self._edge = span.offset
         if span.offset == self._offset:
-            if span.first_line != self._first_line:
-                raise SpanMismatch(self._first_line)
             self._section = self._ahead.popleft()
             self._edge = span.end_offset
 
     def _leave(self) -> Batch | None:
         """Close the section that ends here; gives its last batch."""
         section = self._section
+        if section is not None and section.span.first_line != self._first_line:
+            raise SpanMismatch(self._first_line)
         if section is not None and section.skip:
             self._start, self._first_line = self._offset, section.span.end_line
             self._enter()
@@ -238,7 +245,7 @@ class Batcher:
         a line (it was the last and had no terminator, and the file grew) it is the terminator.
         """
         head = b"".join(islice(self._queue, 3))[:3]
-        if self._section is not None and self._section.skip:
+        if self._skipping:
             self._swallowing = self._open_line = False
             return True
         wanted = (b"\n", b"\r\n") if self._open_line else (BOM,)
@@ -256,7 +263,7 @@ class Batcher:
     def _scan(self) -> Batch | None:
         """Take lines from the piece at hand; gives a batch where one is full."""
         scan, begin = self._scan_at, self._scan_at.tell()
-        if self._section is not None and self._section.skip:
+        if self._skipping:
             scan.seek(len(self._text))
             self._offset += len(self._text) - begin
             self._open_line = self._swallowing = not self._text.endswith(b"\n")

@@ -88,7 +88,8 @@ class Breaker:
         self._failures += 1
         if self._failures >= OUTAGE_AFTER and self.phase is Phase.UPLOADING:
             self.phase = Phase.OUTAGE
-        self.next_probe_at = self._clock() + self._backoff(self._failures)
+        pause = min(self._backoff(self._failures), self.patience_s)
+        self.next_probe_at = self._clock() + pause
         return self.waited(what)
 
     def unopened(self, what: str) -> CtbatchError | None:
@@ -100,13 +101,19 @@ class Breaker:
 
     def waited(self, what: str) -> CtbatchError | None:
         """The reason to stop if nothing was believed for too long."""
+        if self.patience_s > 0:
+            return None
+        return ServiceUnavailable(self._clock() - (self._trying_since or 0.0), what)
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds until the run gives up if nothing is believed; no pause may be longer."""
         if self._trying_since is None:
             self._trying_since = self._clock()
-        waited = self._clock() - self._trying_since
         limit = self._give_up_after_s
         if not self._answered:
             limit = min(limit, UNREACHABLE_AFTER_S)
-        return ServiceUnavailable(waited, what) if waited >= limit else None
+        return max(0.0, self._trying_since + limit - self._clock())
 
     def refused(self, what: str, *, single: bool) -> CtbatchError | None:
         """A batch was refused twice, or a single record; returns the reason to stop, if any."""

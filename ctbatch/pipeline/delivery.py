@@ -23,6 +23,7 @@ import orjson
 
 from ctbatch.api.explain import explain_refusal, explain_status
 from ctbatch.api.limiter import Slots
+from ctbatch.api.retry import RetryBudget
 from ctbatch.api.transport import Reply
 from ctbatch.api.wire import Meaning, Verdict, clean_words
 from ctbatch.errors import CtbatchError, LedgerFailed, NotSent, TransportError
@@ -69,6 +70,7 @@ class Stages:
     watcher: Watcher
     stop: Stop
     backoff: Callable[[int, str | None], float]
+    budget: RetryBudget
     sleep: Callable[[float], Awaitable[None]]
     clock: Callable[[], float]
     on_ambiguous: OnAmbiguous
@@ -148,7 +150,9 @@ class Delivery:
         self._s.tally.live.retries += 1
         self._s.measured.retry()
         if self._s.breaker.phase is not Phase.OUTAGE or self._retry_after is not None:
-            pause = self._s.backoff(piece.tries, self._retry_after)
+            spent = self._s.budget.spend(self._s.clock())
+            pause = max(spent, self._s.backoff(piece.tries, self._retry_after))
+            pause = min(pause, self._s.breaker.patience_s)
             self._s.measured.add_time("backing_off", pause)
             await self._s.sleep(pause)
 
@@ -244,6 +248,7 @@ class Delivery:
             case Meaning.BELIEVED:
                 self._maybe = self._before - settlement.on_wire
                 s.breaker.believed()
+                s.budget.succeeded()
                 settlement.believed(verdict.entries)
                 return None
             case Meaning.AMBIGUOUS:
@@ -268,8 +273,11 @@ class Delivery:
         code = verdict.code or int(verdict.result[:3])
         single = settlement.piece is not None and len(settlement.piece.records) == 1
         canary = s.turnstile.is_canary(self._seq)
+        known = settlement.isolating
         counts = settlement.refused(code, said, accepted=s.breaker.accepted, canary=canary)
         self._tell(Level.WARNING, "send.refused", f"a batch was refused ({code} {said})")
+        if settlement.isolating and not known:
+            s.measured.isolated()
         if settlement.hopeless:
             return explain_refusal(said, sealed=s.breaker.sealed)
         problem = s.breaker.refused(said, single=single) if counts else None

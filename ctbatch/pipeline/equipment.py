@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ctbatch.api.limiter import Controller, Slots
-from ctbatch.api.retry import backoff_s
+from ctbatch.api.retry import RetryBudget, backoff_s
 from ctbatch.api.transport import Transport
 from ctbatch.api.wire import headers
 from ctbatch.crypto.hpke import OpeningKeys
@@ -113,6 +113,7 @@ class Equipment:
         """The stages that the deliveries of this process share."""
         delivery, keys, clock = self._settings.delivery, self._keys, time.monotonic
         rng = random.SystemRandom()
+        opening = None if keys is None else OpeningKeys(keys.client, keys.info)
         breaker = Breaker(
             clock,
             lambda tries: backoff_s(tries, None, rng),
@@ -127,13 +128,14 @@ class Equipment:
             admissions=asyncio.Semaphore(delivery.concurrency + 2),
             slots=Slots(Controller(delivery.concurrency), clock=clock),
             sender=self._sender(),
-            opener=Opener(None if keys is None else OpeningKeys(keys.client, keys.info)),
+            opener=Opener(opening, self._measured),
             ledger=ledger,
             measured=self._measured,
             tally=Tally(self._live, delivery.max_refused_percent),
             watcher=self._watcher,
             stop=self._stop,
             backoff=lambda tries, retry_after: backoff_s(tries, retry_after, rng),
+            budget=RetryBudget(),
             sleep=asyncio.sleep,
             clock=clock,
             on_ambiguous=delivery.on_ambiguous,

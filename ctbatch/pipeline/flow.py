@@ -82,7 +82,9 @@ class Flow:
             return None
         if not places.held:
             stages.breaker.idle()
+        asked = stages.clock()
         batch = await self._reader.next()
+        stages.measured.add_time("reading", stages.clock() - asked)
         if batch is None or stages.stop.draining:
             return None
         places.take(len(batch.data))

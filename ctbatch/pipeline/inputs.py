@@ -1,7 +1,8 @@
-"""Which inputs a run has: files, globs, standard input and pipes; refused if they are not NDJSON.
+"""Finds the inputs of a run: names and patterns in, :class:`SourceSpec` values out.
 
-A file is refused only when it is certainly something else; a file that merely begins with a bad
-line is NDJSON with an invalid line.
+Everything that can be said against an input before reading it is said here, so that it is refused
+before anything is sent. A pipe is not touched: nothing of it would be lost, and a FIFO's writer
+would notice.
 """
 
 from __future__ import annotations
@@ -10,152 +11,92 @@ import glob
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from ctbatch.errors import InputError
-from ctbatch.pipeline.decoding import MAGIC_BYTES, decoder_for, kind_of
+from ctbatch.pipeline.sniffing import HEAD_BYTES, Kind, kind_of, refuse_unless_ndjson
+from ctbatch.pipeline.streams import fd_of, head_of
 
-__all__ = ["STDIN", "SourceSpec", "expand", "open_stored"]
-
-STDIN = "-"
-_SAMPLE_BYTES = 64 * 1024
-
-_FOREIGN = {
-    b"PK\x03\x04": ("is a zip archive", "unzip it"),
-    b"BZh": ("is compressed with bzip2", "decompress it with bunzip2 (gzip and zstd are read)"),
-    b"\xfd7zXZ\x00": ("is compressed with xz", "decompress it with unxz (gzip and zstd are read)"),
-    b"\xff\xfe": ("is UTF-16", "convert it: iconv -f UTF-16 -t UTF-8"),
-    b"\xfe\xff": ("is UTF-16", "convert it: iconv -f UTF-16 -t UTF-8"),
-    b"PAR1": ("is a Parquet file", "export it as NDJSON"),
-}
+__all__ = ["SourceSpec", "expand"]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """One input. ``path`` is as given; size and time are of what is stored, ``None`` for a pipe.
+    """One input. A pipe has neither size nor time nor fingerprint.
 
-    ``fingerprint`` tells a person whether two reports are of the same file: its size and a digest
-    of its ends.
+    ``path`` is as given, ``size`` bytes as stored, ``fingerprint`` the size and a digest of both
+    ends: enough to see that a file was replaced, not that its middle was edited.
     """
 
     path: str
+    kind: Kind
     size: int | None = None
     mtime_ns: int | None = None
     fingerprint: str | None = None
 
     @property
     def is_pipe(self) -> bool:
-        """Whether it can be read once, from the start, only."""
-        return self.size is None
+        """Whether it can be read once only, and waits for its writer."""
+        return self.kind is Kind.PIPE
 
 
 def expand(inputs: Sequence[str | Path]) -> tuple[SourceSpec, ...]:
-    """The sources that the inputs name, in order; the same file twice is taken once.
+    """The sources that names and patterns stand for, each file once. Blocks.
 
     Raises:
-        InputError: one is missing, unreadable, a directory, or not NDJSON.
+        InputError: one is missing, unreadable, a directory, or certainly not NDJSON.
     """
-    seen: set[tuple[int, int]] = set()
-    specs: list[SourceSpec] = []
-    for path in _paths(inputs):
-        spec, identity = _standard_input() if path == STDIN else _examine(path)
-        if identity not in seen:
-            seen.add(identity)
-            specs.append(spec)
-    return tuple(specs)
+    found: dict[tuple[int, int], SourceSpec] = {}
+    for given in inputs:
+        for path in _matches(str(given)):
+            try:
+                status = _status(path)
+                identity = (status.st_dev, status.st_ino)
+                if identity not in found:
+                    found[identity] = _inspect(path, status)
+            except OSError as error:
+                raise InputError(path, f"cannot be read ({error.strerror})") from None
+    return tuple(found.values())
 
 
-def _paths(inputs: Sequence[str | Path]) -> Iterator[str]:
-    for item in map(str, inputs):
-        if item == STDIN or os.path.lexists(item) or not glob.has_magic(item):
-            yield item
-            continue
-        found = sorted(glob.glob(item, recursive=True))  # noqa: PTH207  # patterns may be absolute
-        if not found:
-            raise InputError(item, "no file matches")
-        yield from (path for path in found if not Path(path).is_dir())
-
-
-def _standard_input() -> tuple[SourceSpec, tuple[int, int]]:
-    if sys.stdin is None or sys.stdin.closed:
-        raise InputError("standard input", "is closed", "name a file, or pipe something in")
-    status = os.fstat(sys.stdin.fileno())
-    if os.isatty(sys.stdin.fileno()):
-        raise InputError("standard input", "is a terminal", "pipe or redirect NDJSON into it")
-    return SourceSpec(STDIN), (status.st_dev, status.st_ino)
-
-
-def _examine(path: str) -> tuple[SourceSpec, tuple[int, int]]:
-    try:
-        status = os.stat(path)  # noqa: PTH116  # "/dev/fd/3" and the like are not for pathlib
-        identity = (status.st_dev, status.st_ino)
-        if stat.S_ISDIR(status.st_mode):
-            remedy = f"name the files in it: '{path.rstrip('/')}/*.ndjson'"
-            raise InputError(path, "is a directory", remedy)
-        if not stat.S_ISREG(status.st_mode):
-            return SourceSpec(path), identity
-        with Path(path).open("rb") as file:
-            _refuse_foreign(path, file)
-            fingerprint = _fingerprint(file, status.st_size)
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from None
-    return SourceSpec(path, status.st_size, status.st_mtime_ns, fingerprint), identity
-
-
-def _fingerprint(file: BinaryIO, size: int) -> str:
-    digest = hashlib.sha256()
-    for offset in (0, max(0, size - _SAMPLE_BYTES)):
-        file.seek(offset)
-        digest.update(file.read(_SAMPLE_BYTES))
-    return f"{size}-{digest.hexdigest()[:32]}"
-
-
-def open_stored(spec: SourceSpec) -> BinaryIO:
-    """Open a source for unbuffered reading of what is stored."""
-    if spec.path == STDIN:
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
-    return Path(spec.path).open("rb", buffering=0)
-
-
-# -- what is not NDJSON -----------------------------------------------------------------------------
-
-
-def _refuse_foreign(path: str, file: BinaryIO) -> None:
-    """Raise :class:`InputError` if a file is certainly not NDJSON."""
-    stored = file.read(_SAMPLE_BYTES)
-    for magic, (why, remedy) in _FOREIGN.items():
-        if stored.startswith(magic):
-            raise InputError(path, why, remedy)
-    kind = kind_of(stored[:MAGIC_BYTES]) if stored else "plain"
-    if kind != "plain":
-        stored = _first_of(kind, stored)
-    lines = [
-        line for raw in stored.split(b"\n")[:2000] if (line := raw.strip(b" \t\r\xef\xbb\xbf"))
-    ]
-    if not lines or (lines[0].startswith(b"{") and lines[0] != b"{"):
+def _matches(given: str) -> Iterator[str]:
+    """The paths that a name or a pattern stands for."""
+    if "\0" in given or not given:
+        raise InputError(repr(given), "is not a path")
+    if not glob.has_magic(given) or os.path.lexists(given):
+        yield given
         return
-    if lines[0].startswith(b"[") and (lines[0] == b"[" or b"{" in lines[0]):
-        remedy = f"one record a line: jq -c '.[]' {path} > users.ndjson"
-        raise InputError(path, "is a JSON array, not NDJSON", remedy)
-    if lines[0] == b"{" and len(lines) > 1 and lines[1].startswith(b'"'):
-        remedy = f"one record a line: jq -c . {path} > users.ndjson"
-        raise InputError(path, "holds JSON over several lines, not NDJSON", remedy)
-    if not any(b"{" in line for line in lines) and _is_csv(lines[0]):
-        remedy = "convert each row to one JSON record a line"
-        raise InputError(path, "looks like CSV, not NDJSON", remedy)
+    # Not Path.glob: a pattern may be absolute, and the paths are shown as they were written.
+    found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  # see above
+    matches = [path for path in found if not Path(path).is_dir()]
+    if not matches:
+        raise InputError(given, "matches no file", "check the pattern and the directory")
+    yield from matches
 
 
-def _is_csv(line: bytes) -> bool:
-    return any(line.count(separator) > 0 for separator in (b",", b";", b"\t"))
+def _status(path: str) -> os.stat_result:
+    number = fd_of(path)
+    return os.stat(path) if number is None else os.fstat(number)  # noqa: PTH116  # /dev/fd/N too
 
 
-def _first_of(kind: str, stored: bytes) -> bytes:
-    """The beginning of a compressed stream; damage is left to the reader."""
-    try:
-        return next(decoder_for(kind).feed(stored), b"")[:_SAMPLE_BYTES]
-    except ValueError:
-        return b""
+def _inspect(path: str, status: os.stat_result) -> SourceSpec:
+    """Look at one input."""
+    if stat.S_ISDIR(status.st_mode):
+        remedy = f"name its files: '{path.rstrip('/')}/*.ndjson'"
+        raise InputError(path, "is a directory", remedy)
+    if fd_of(path) is not None:
+        return SourceSpec(path, Kind.PIPE)
+    if not stat.S_ISREG(status.st_mode):
+        if not os.access(path, os.R_OK):
+            raise InputError(path, "cannot be read (permission denied)")
+        return SourceSpec(path, Kind.PIPE)
+    with Path(path).open("rb") as file:
+        begin = file.read(HEAD_BYTES)
+        file.seek(max(0, status.st_size - HEAD_BYTES))
+        digest = hashlib.sha256(begin + file.read(HEAD_BYTES)).hexdigest()
+    kind = kind_of(begin) or Kind.PLAIN
+    refuse_unless_ndjson(path, head_of(path, kind), whole=True, kind=kind)
+    fingerprint = f"{status.st_size}:{digest[:32]}"
+    return SourceSpec(path, kind, status.st_size, status.st_mtime_ns, fingerprint)

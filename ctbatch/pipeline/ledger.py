@@ -183,19 +183,7 @@ class Ledger:
                 "INSERT OR REPLACE INTO source"
                 " (id, path, size, mtime_ns, fingerprint, bytes_read, total, ended)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        i,
-                        pack_path(r.path),
-                        r.size,
-                        r.mtime_ns,
-                        r.fingerprint,
-                        r.bytes_read,
-                        r.total,
-                        r.ended,
-                    )
-                    for i, r in enumerate(rows)
-                ],
+                [(index, *_source_columns(row)) for index, row in enumerate(rows)],
             )
 
         await self._submit(write)
@@ -316,6 +304,11 @@ def _seen(done: asyncio.Future[None]) -> None:
     """Look at the result: whoever waited for it may have been cancelled."""
     if not done.cancelled():
         done.exception()
+
+
+def _source_columns(row: SourceRow) -> tuple[object, ...]:
+    path, known = pack_path(row.path), (row.size, row.mtime_ns, row.fingerprint)
+    return path, *known, row.bytes_read, row.total, row.ended
 
 
 def _columns(span: Span) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from ctbatch.api.transport import Reply
 from ctbatch.api.wire import Json, Verdict, judge
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.errors import OpenError
+from ctbatch.pipeline.measurements import Measurements
 
 __all__ = ["Opener"]
 
@@ -27,10 +28,9 @@ INLINE_BYTES = 8192
 class Opener:
     """Opens the replies of one run; without keys (plaintext mode) it reads them as they are."""
 
-    def __init__(self, keys: OpeningKeys | None) -> None:
+    def __init__(self, keys: OpeningKeys | None, measured: Measurements) -> None:
         self._keys = keys
-        self.opened_with: set[int] = set()
-        """The ids of the keys that opened replies (RAW keys have none)."""
+        self._measured = measured
 
     async def open(self, reply: Reply, records: int) -> Verdict:
         """Say what a reply to a request with ``records`` records means; a big one in a thread."""
@@ -53,8 +53,7 @@ class Opener:
             opened = self._keys.open(reply.body)
         except OpenError:
             return False, _parse(reply.body)[1]
-        if opened.key_id is not None:
-            self.opened_with.add(opened.key_id)
+        self._measured.opened(opened.key_id)
         return True, _parse(opened.plaintext)[1]
 
 

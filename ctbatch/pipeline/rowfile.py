@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypedDict
@@ -162,26 +163,46 @@ class RowFile:
         return self.state["length"] - self.state["lost"]
 
     def _verify(self, *, cut: bool) -> None:
-        """Move the file aside unless it holds what it should; ``cut``: and nothing beyond."""
+        """Move the file aside unless it holds what it should; cut off what stands beyond, which is
+        kept unless ``cut``: then it is what a crash left.
+        """
         expected = self._present
         content, size = _digest(self._path, expected)
-        if content.hexdigest() != self.state["digest"] or (size > expected and not cut):
+        if content.hexdigest() != self.state["digest"]:
             self._move_aside()
             content = hashlib.sha256()
             self.state["lost"], self.state["digest"] = self.state["length"], content.hexdigest()
+        elif not expected:
+            self._path.unlink(missing_ok=True)
         elif size > expected:
+            if not cut:
+                self._copy_aside()
             os.truncate(self._path, expected)
         self._hash = content
 
     def _move_aside(self) -> None:
-        if not self._path.exists():
-            return
+        if self._path.exists():
+            aside = self._aside()
+            self._path.rename(aside)
+            sync_directory(self._path.parent)
+            self.moved_aside.append(aside)
+
+    def _copy_aside(self) -> None:
+        """Keep what somebody added; the rows themselves are whole."""
+        aside = self._aside()
+        with self._path.open("rb") as file, _create(aside) as copy:
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            sync_file(copy.fileno())
+        sync_directory(self._path.parent)
+        self.moved_aside.append(aside)
+
+    def _aside(self) -> Path:
+        """A name that is free."""
         number = 1
         while (aside := self._path.with_name(f"{self._path.name}.edited-{number}")).exists():
             number += 1
-        self._path.rename(aside)
-        sync_directory(self._path.parent)
-        self.moved_aside.append(aside)
+        return aside
 
 
 class Rewrite:
@@ -193,8 +214,7 @@ class Rewrite:
         self._hash = hashlib.sha256()
         self._length = 0
         path.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-        self._file = os.fdopen(os.open(path, flags, 0o600), "wb")
+        self._file = _create(path)
 
     def write(self, row: bytes) -> int:
         """Add a row; returns its offset."""
@@ -215,6 +235,11 @@ class Rewrite:
         """Close it, finished or not."""
         with suppress(OSError):
             self._file.close()
+
+
+def _create(path: Path) -> BinaryIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def _digest(path: Path, length: int | None) -> tuple[hashlib._Hash, int]:

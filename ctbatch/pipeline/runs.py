@@ -15,10 +15,11 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ctbatch.errors import CtbatchError, LedgerFailed, ResumeRefused
+from ctbatch.errors import CtbatchError, LedgerFailed, ResumeRefused, RunDirectoryError
 from ctbatch.models import Counts, Mode
 from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
 from ctbatch.pipeline import rundir
@@ -31,7 +32,13 @@ from ctbatch.pipeline.equipment import Equipment, Keyring, load_keys
 from ctbatch.pipeline.flow import Flow
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.places import Places
-from ctbatch.pipeline.report import Measurements, Report, public_settings, restore_settings
+from ctbatch.pipeline.report import (
+    Measurements,
+    Report,
+    RunState,
+    public_settings,
+    restore_settings,
+)
 from ctbatch.pipeline.source import Reader, SourceSpec, count_rest, expand, read_line
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
@@ -115,7 +122,10 @@ def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
         ResumeRefused: there is none.
     """
     for run_dir in rundir.all_runs(base):
-        accounts = Accounts.open(run_dir)
+        try:
+            accounts = Accounts.open(run_dir)
+        except RunDirectoryError:  # a broken one must not hide the others
+            continue
         state = accounts.get("state")
         accounts.close()
         if state != "complete" and not rundir.is_locked(run_dir):
@@ -225,7 +235,7 @@ class _Execution:
     ) -> Report:
         """Let it flow, then close with a report."""
         settings, began = self._settings, time.monotonic()
-        self._count_recorded(ledger.accounts, len(start.rows))
+        await asyncio.to_thread(self._count_recorded, ledger.accounts, len(start.rows))
         await ledger.put({
             "state": "running",
             "account_id": settings.account.id if settings.account else None,
@@ -262,6 +272,7 @@ class _Execution:
         live = self._live
         live.processed, live.unprocessed = counts.processed, counts.unprocessed
         live.invalid, live.unknown, live.blank = counts.invalid, counts.unknown, counts.blank
+        live.lines_read = counts.accounted
 
     async def _final_rows(self, reader: Reader, rows: Sequence[SourceRow]) -> list[SourceRow]:
         """What is known of the sources at the end; the rest of a seekable one is counted."""
@@ -286,26 +297,28 @@ class _Execution:
 
     async def _close(self, ledger: Ledger, run_dir: Path, rows: Sequence[SourceRow]) -> Report:
         """Record how the run ended, put its files in order, and draw up the report."""
-        problem = self._stop.reason
         try:
             await ledger.add_measured(self._measured.encode())
             await ledger.put_sources(rows)
             await ledger.publish_files(self._original)
-            moved = [aside.name for aside in ledger.files.moved_aside]
-            drawn = await self._draw_up(ledger, run_dir, problem)
-            await ledger.put({"moved": moved} if moved else {})
-            await asyncio.to_thread(write_report, run_dir, drawn)
-        except (LedgerFailed, OSError) as error:
-            self._tell(
-                Level.ERROR, "ledger.failed", f"the run directory is not up to date: {error}"
+            await ledger.put({"moved": [aside.name for aside in ledger.files.moved_aside]})
+            drawn = await self._draw_up(ledger, run_dir)
+        except LedgerFailed as error:
+            drawn = await asyncio.to_thread(_read, run_dir)
+            return replace(
+                drawn, state=RunState.STOPPED, problem=str(error), exit_code=int(error.exit_code)
             )
-            drawn = await asyncio.to_thread(report, run_dir)
+        try:
+            await asyncio.to_thread(write_report, run_dir, drawn)
+        except OSError as error:
+            text = f"report.json cannot be written ({error.strerror}); the ledger is complete"
+            self._tell(Level.ERROR, "report.failed", text)
         return drawn
 
-    async def _draw_up(self, ledger: Ledger, run_dir: Path, problem: CtbatchError | None) -> Report:
+    async def _draw_up(self, ledger: Ledger, run_dir: Path) -> Report:
         """Decide how the run ended, record it, and draw up its report."""
         drawn = await asyncio.to_thread(_read, run_dir)
-        problem = problem or self._too_many_refused()
+        problem = self._stop.reason or self._too_many_refused()
         unbalanced = balanced(drawn)
         settled = drawn.lines.unsent == 0 and drawn.counted_to_end
         state, exit_code = ending(unbalanced or problem, settled=settled)

@@ -166,7 +166,7 @@ def serve() -> None:
     """A worker's life: take the spec, then do jobs until the end of input."""
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints goes to stderr, never into the results
-    try:
+    with suppress(EOFError, BrokenPipeError), results:
         lane = Inline(pickle.load(jobs))  # noqa: S301  # written by our own parent
         while True:
             verb, job = pickle.load(jobs)  # noqa: S301  # written by our own parent
@@ -176,8 +176,6 @@ def serve() -> None:
                 result = RuntimeError(f"{type(error).__name__} in a sealing worker")
             pickle.dump(result, results, protocol=5)
             results.flush()
-    except (EOFError, BrokenPipeError):
-        pass
 
 
 class Sealer:

@@ -35,21 +35,23 @@ _PACKED = {
     **{bytes([low]) + b"\x2a\x4d\x18": Kind.ZSTD for low in range(0x50, 0x60)},
 }
 
-_FOREIGN = {
-    b"PK\x03\x04": ("a zip archive", "unzip -p {path} > {new}"),
-    b"BZh": ("compressed with bzip2", "bzip2 -dc {path} > {new}"),
-    b"\xfd7zXZ\x00": ("compressed with xz", "xz -dc {path} > {new}"),
-    b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -dc {path} > {new}"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so {path} > {new}"),
-    b"PAR1": ("a Parquet file", "duckdb -c \"copy '{path}' to '{new}' (format json)\""),
-    b"Obj\x01": ("an Avro file", "avro-tools tojson {path} > {new}"),
-    b"\xff\xfe": ("UTF-16 text", "iconv -f UTF-16 -t UTF-8 {path} > {new}"),
-    b"\xfe\xff": ("UTF-16 text", "iconv -f UTF-16 -t UTF-8 {path} > {new}"),
-    b"{\x00\"\x00": ("UTF-16 text", "iconv -f UTF-16LE -t UTF-8 {path} > {new}"),
-    b"\x00{\x00\"": ("UTF-16 text", "iconv -f UTF-16BE -t UTF-8 {path} > {new}"),
-}
+_UNPACK = {Kind.GZIP: "gzip -dc", Kind.ZSTD: "zstd -dc"}
 
-_UNPACK = {Kind.GZIP: "gzip -dc {path} | {filter} > {new}", Kind.ZSTD: "zstd -dc {path} | {filter} > {new}"}
+_FOREIGN = {
+    b"PK\x03\x04": ("a zip archive", "unzip -p"),
+    **{b"BZh%d1AY&SY" % level: ("compressed with bzip2", "bzip2 -dc") for level in range(1, 10)},
+    b"\xfd7zXZ\x00": ("compressed with xz", "xz -dc"),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -dc"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so"),
+    b"PAR1\x15": ("a Parquet file", ""),
+    b"Obj\x01": ("an Avro file", ""),
+    b"\xff\xfe": ("UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
+    b'{\x00"\x00': ("UTF-16 text", "iconv -f UTF-16LE -t UTF-8"),
+    b'\x00{\x00"': ("UTF-16 text", "iconv -f UTF-16BE -t UTF-8"),
+}
+"""How other formats begin (file(1)'s magic numbers), and what makes lines of them."""
+
 _LINE = 'each line must be one JSON object: {"type":"profile","identity":"…","profileData":{…}}'
 _PAYLOAD = re.compile(rb'\{\s*"d"\s*:\s*\[')
 
@@ -70,11 +72,7 @@ def refuse_unless_ndjson(path: str, head: bytes, *, whole: bool, kind: Kind = Ki
     Raises:
         InputError: this is certainly something else; says what, and how to make NDJSON of it.
     """
-    for magic, (what, command) in _FOREIGN.items():
-        if head.startswith(magic):
-            raise _refusal(path, f"is {what}, not NDJSON", command, Kind.PLAIN)
-    if head[257:262] == b"ustar":  # POSIX.1-2017, pax: ustar header block
-        raise _refusal(path, "is a tar archive, not NDJSON", "tar -xOf {path} > {new}", Kind.PLAIN)
+    _refuse_foreign(path, head, kind)
     rows = [row.strip() for row in head.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
     lines = [line for line in rows[: None if whole else -1] if line]
     if not lines:
@@ -85,13 +83,21 @@ def refuse_unless_ndjson(path: str, head: bytes, *, whole: bool, kind: Kind = Ki
     if objects:
         return
     if _PAYLOAD.match(lines[0]):
-        why = "is one upload payload, not one record a line"
-        raise _refusal(path, why, "jq -c '.d[]'", kind)
+        raise _refusal(path, "is one upload payload, not one record a line", "jq -c '.d[]'", kind)
     if _is_spread(lines):
         why = "holds JSON objects that span several lines, not one a line"
         raise _refusal(path, why, "jq -c .", kind)
     if whole and len(rows) > 1 and not any(line.startswith(b"{") for line in lines):
         _refuse_tables(path, lines[0])
+
+
+def _refuse_foreign(path: str, head: bytes, kind: Kind) -> None:
+    """Refuse what another program has to unpack or convert."""
+    for magic, (what, command) in _FOREIGN.items():
+        if head.startswith(magic):
+            raise _refusal(path, f"is {what}, not NDJSON", command, kind)
+    if head[257:262] == b"ustar":  # POSIX.1-2017, pax: ustar header block
+        raise _refusal(path, "is a tar archive, not NDJSON", "tar -xOf", Kind.PLAIN)
 
 
 def _is_array(lines: list[bytes], *, objects: bool) -> bool:
@@ -117,17 +123,16 @@ def _refuse_tables(path: str, first: bytes) -> None:
 
 def _refusal(path: str, why: str, command: str, kind: Kind) -> InputError:
     """The error with a command to run; it never writes over the input."""
-    if path == "-" or kind is Kind.PIPE:
-        filtered = command if command.startswith("jq") else command.split(" {path}")[0]
-        return InputError(path, why, f"pipe it through `{filtered}` first")
+    if not command:
+        return InputError(path, why, f"convert it first: {_LINE}")
+    if kind is Kind.PIPE:
+        return InputError(path, why, f"make lines of it first, as `{command}` does for a file")
     old = PurePath(path)
     new = old.with_suffix("" if kind in _UNPACK else ".ndjson").with_suffix(".ndjson")
     if new == old:
         new = old.with_name(f"{old.stem}-lines.ndjson")
-    template = command
-    if command.startswith("jq"):
-        template = _UNPACK.get(kind, "{filter} {path} > {new}")
-    made = template.format(
-        path=shlex.quote(path), new=shlex.quote(str(new)), filter=command
-    )
-    return InputError(path, why, f"run `{made}` and upload {new}")
+    source = shlex.quote(path)
+    made = f"{command} {source}"
+    if kind in _UNPACK:
+        made = f"{_UNPACK[kind]} {source} | {command}"
+    return InputError(path, why, f"run `{made} > {shlex.quote(str(new))}` and upload that file")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, cast
 
 from isal import igzip_lib
 
@@ -170,7 +170,7 @@ class _Packing:
 
     name: str
     make: Callable[[], _Decoder]
-    begin: Callable[[bytes, bool], int | None]
+    begin: Callable[[bytes], int | None]
     error: type[Exception]
 
 
@@ -209,27 +209,30 @@ def head_of(path: str, kind: Kind) -> bytes:
 def _frames(blocks: Iterable[bytes], packing: _Packing) -> Iterator[bytes]:
     """Unpack frame after frame."""
     decoder: _Decoder | None = None
-    data, first = b"", True
-    for block in blocks:
-        if not block:
+    data = b""
+    for step in _steps(blocks):
+        if not step:
             yield b""
-        for at in range(0, len(block), _PACKED_STEP_BYTES):
-            data += block[at : at + _PACKED_STEP_BYTES]
-            while data:
-                if decoder is None:
-                    begin = packing.begin(data, first)
-                    if begin is None:
-                        break
-                    data = data[begin:]
-                    if not data:
-                        break
-                    decoder, first = packing.make(), False
-                yield from _decode(decoder, data, packing)
-                data = decoder.unused_data if decoder.eof else b""
-                if decoder.eof:
-                    decoder = None
-    if decoder is not None or data:
+            continue
+        data += step
+        while data:
+            if decoder is None:
+                begin = packing.begin(data)
+                if begin is None:
+                    break
+                decoder, data = packing.make(), data[begin:]
+            yield from _decode(decoder, data, packing)
+            data = decoder.unused_data if decoder.eof else b""
+            decoder = None if decoder.eof else decoder
+    if decoder is not None or data.strip(b"\0"):
         raise Damaged(f"the {packing.name} archive is cut short")
+
+
+def _steps(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The blocks in smaller pieces; empty ones stay."""
+    for block in blocks:
+        for at in range(0, len(block) or 1, _PACKED_STEP_BYTES):
+            yield block[at : at + _PACKED_STEP_BYTES]
 
 
 def _decode(decoder: _Decoder, data: bytes, packing: _Packing) -> Iterator[bytes]:
@@ -246,21 +249,19 @@ def _decode(decoder: _Decoder, data: bytes, packing: _Packing) -> Iterator[bytes
         data = b""
 
 
-def _begin_gzip(data: bytes, first: bool) -> int | None:
+def _begin_gzip(data: bytes) -> int | None:
     """Where a member begins, once its header is whole.
 
     isal misreads a header with extra fields that comes in pieces (bgzip writes such). Zeros after a
     member are padding, as for gzip(1).
     """
-    start = 0 if first else len(data) - len(data.lstrip(b"\0"))
-    header = data[start:]
+    start = len(data) - len(data.lstrip(b"\0"))
+    header = data[start : start + _MAX_HEADER_BYTES]
     if not b"\x1f\x8b".startswith(header[:2]):
         raise Damaged("something that is not gzip follows the end of the gzip archive")
-    if not header:
-        return start
     if _header_is_whole(header):
         return start
-    if len(header) > _MAX_HEADER_BYTES:
+    if len(header) == _MAX_HEADER_BYTES:
         raise Damaged("the gzip archive is corrupt (its header does not end)")
     return None
 
@@ -280,7 +281,7 @@ def _header_is_whole(data: bytes) -> bool:
     return len(data) > at + (2 if flags & 2 else 0)
 
 
-def _begin_zstd(data: bytes, first: bool) -> int | None:
+def _begin_zstd(data: bytes) -> int | None:
     """Where a frame begins, once its magic number is there."""
     kind = kind_of(data[:4])
     if kind is Kind.ZSTD:
@@ -295,7 +296,7 @@ _PACKINGS = {
         "gzip",
         lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
         _begin_gzip,
-        igzip_lib.IsalError,
+        cast(type[Exception], igzip_lib.IsalError),
     ),
     Kind.ZSTD: _Packing("zstd", zstd.ZstdDecompressor, _begin_zstd, zstd.ZstdError),
 }

@@ -121,10 +121,12 @@ async def test_what_http_cannot_carry_is_refused(
 async def test_a_reply_is_what_the_service_said() -> None:
     """Status, body, media type, the few headers that are read (in any case), and the time."""
     head = b"HTTP/1.1 429 No\r\nRetry-After: 7\r\nSet-Cookie: a=b\r\ncontent-type: Text/X ;q=1\r\n"
-    script = answer(head + b"Content-Length: 3\r\n\r\nabc")
-    async with RawServer(script) as server, to(server) as transport:
-        first = await upload(transport)
-        await upload(transport)
+    async with RawServer(answer(head + b"Content-Length: 3\r\n\r\nabc")) as server:
+        # By name: a cookie jar, if there were one, would keep no cookie for an address.
+        endpoint = Endpoint(base_url=f"http://localhost:{server.port}")
+        async with Transport(endpoint, timeout_s=5) as transport:
+            first = await upload(transport)
+            await upload(transport)
     assert (first.status, first.body, first.content_type) == (429, b"abc", "text/x")
     assert first.headers["RETRY-after"] == "7"
     assert "Set-Cookie" not in first.headers

@@ -80,7 +80,7 @@ Most frequent reasons (1 more in report.json)
      users.ndjson:1
 
 Took      9 min 12 s, 72,463 lines/s
-Requests  40,010, 10 of them retries; half were answered within 0.2 s, 99 % within 0.45 s
+Requests  40,010, 10 of them retries; half were answered within 200 ms, 99 % within 450 ms
 Late      1 timed out; what the service applies of them later is beyond our sight
 
 Files
@@ -193,7 +193,8 @@ def test_what_came_from_outside_cannot_steer_the_terminal() -> None:
         (size(1500), "1.5 kB"),
         (size(999_900), "1 MB"),
         (size(2_000_000_000_000), "2 TB"),
-        (duration(0.4213), "0.42 s"),
+        (duration(0.4213), "421 ms"),
+        (duration(4.21), "4.2 s"),
         (duration(42.4), "42 s"),
         (duration(59.6), "1 min 00 s"),
         (duration(3725), "1 h 02 min"),

@@ -1,0 +1,180 @@
+"""A user's mistake: exit 2, one clear message with its remedy, nothing made, nothing sent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import Desk, Ended
+from tests.e2e.people import profile, profiles
+from tests.e2e.service import Service
+
+
+def _refused(ended: Ended, desk: Desk, *words: str) -> None:
+    """Exit 2, one message with these words, and no run directory."""
+    assert ended.code == 2, ended.err
+    for word in words:
+        assert word in ended.complaint, ended.complaint
+    assert ended.out == ""
+    assert not (desk.cwd / "run").exists()
+    assert not (desk.cwd / "ctbatch-runs").exists()
+
+
+def _array(desk: Desk) -> Path:
+    return desk.write("array.json", b"[", profile("a") + b",", profile("b"), b"]")
+
+
+def _csv(desk: Desk) -> Path:
+    return desk.write("users.csv", b"identity,name,email", b"1,Ann,ann@example.org")
+
+
+def _directory(desk: Desk) -> Path:
+    (desk.cwd / "folder").mkdir()
+    return desk.cwd / "folder"
+
+
+def _unreadable(desk: Desk) -> str:
+    # Root may read everything, but nobody may read this.
+    desk.write("x.ndjson", *profiles(1)).chmod(0)
+    return "/proc/self/mem" if os.geteuid() == 0 else str(desk.cwd / "x.ndjson")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: "nowhere.ndjson", ["nowhere.ndjson"]),
+        (lambda _: "nothing-*.ndjson", ["nothing-*.ndjson"]),
+        (_directory, ["folder", "directory"]),
+        (_unreadable, ["cannot be read"]),
+        (_array, ["array.json", "JSON array", "jq"]),
+        (_csv, ["users.csv", "CSV"]),
+    ],
+    ids=["missing", "glob", "directory", "unreadable", "array", "csv"],
+)
+def test_an_input_that_is_none(
+    desk: Desk, service: Service, make: Callable[[Desk], object], words: list[str]
+) -> None:
+    """A missing, unreadable or foreign input is named, with what it is and what to do."""
+    _refused(desk.upload(make(desk)), desk, *words)
+    assert service.requests() == []
+
+
+def test_an_array_from_a_pipe_is_refused_before_anything_is_sent(
+    desk: Desk, service: Service
+) -> None:
+    """What a pipe holds shows only when it is read: still exit 2, and nothing sent."""
+    array = b"[" + profile("a") + b",\n" + profile("b") + b"]\n"
+    ended = desk.ctbatch("run", "-", "--json", "--run-dir", "run", given=array)
+    assert ended.code == 2
+    assert "JSON array" in ended.err
+    assert service.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "words"),
+    [
+        ((), {"CLEVERTAP_ACCOUNT_ID": None}, ["CLEVERTAP_ACCOUNT_ID"]),
+        ((), {"CLEVERTAP_PASSCODE": None}, ["CLEVERTAP_PASSCODE"]),
+        ((), {"CTBATCH_SERVER_KEY": None}, ["CTBATCH_SERVER_KEY"]),
+        ((), {"CTBATCH_CLIENT_KEY": None}, ["CTBATCH_CLIENT_KEY"]),
+        ((), {"CTBATCH_CLIENT_KEY": "gone.json"}, ["gone.json"]),
+        (("--region", "mars"), {"CLEVERTAP_BASE_URL": None}, ["mars", "in1"]),
+        (("--base-url", "http://example.org"), {}, ["https"]),
+        (("--concurrency", "0"), {}, ["--concurrency", "1"]),
+        (("--batch-size", "1001"), {}, ["--batch-size", "1,000"]),
+        (("--timeout", "nan"), {}, ["--timeout"]),
+    ],
+    ids=lambda value: "" if isinstance(value, list) else None,
+)
+def test_a_setting_that_is_missing_or_wrong(
+    desk: Desk, service: Service, args: tuple[str, ...], env: dict[str, str | None], words: list[str]
+) -> None:
+    """The message names the variable to set or the option to mend."""
+    _refused(desk.upload(desk.write("u.ndjson", *profiles(1)), *args, env=env), desk, *words)
+    assert service.requests() == []
+
+
+def test_the_wrong_half_of_a_key_is_refused(desk: Desk, service: Service) -> None:
+    """A private key where the public one belongs, the reverse, and a file that is no key."""
+    users = desk.write("u.ndjson", *profiles(1))
+    swapped = {
+        "CTBATCH_SERVER_KEY": str(service.client_key),
+        "CTBATCH_CLIENT_KEY": str(service.server_key),
+    }
+    _refused(desk.upload(users, env=swapped), desk, "private")
+    _refused(desk.upload(users, env={"CTBATCH_SERVER_KEY": str(users)}), desk, "u.ndjson")
+
+
+def test_a_key_that_others_can_read_is_refused(desk: Desk, service: Service) -> None:
+    """The private key must be private, unless the person insists."""
+    users, key = desk.write("u.ndjson", *profiles(1)), desk.cwd / "key.json"
+    key.write_bytes(service.client_key.read_bytes())
+    key.chmod(0o644)
+    _refused(desk.upload(users, "--client-key", key), desk, "key.json", "chmod")
+    assert desk.upload(users, "--client-key", key, "--insecure-key-permissions").code == 0
+
+
+def test_a_run_directory_that_exists_is_not_touched(desk: Desk) -> None:
+    """``--run-dir`` with something in it is refused; what is in it stays."""
+    users, kept = desk.write("u.ndjson", *profiles(1)), desk.cwd / "run" / "kept"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    ended = desk.upload(users)
+    assert ended.code == 2
+    assert "--run-dir" in ended.complaint
+    assert [path.name for path in kept.parent.iterdir()] == ["kept"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_run_directory_that_cannot_be_made(desk: Desk, service: Service) -> None:
+    """Below a file there is no room for a directory: exit 2, nothing sent, nothing left."""
+    users = desk.write("u.ndjson", *profiles(1))
+    ended = desk.ctbatch("run", users, "--run-dir", users / "run")
+    assert ended.code == 2
+    assert "u.ndjson" in ended.complaint
+    assert service.requests() == []
+
+
+def test_a_full_disk_while_the_run_directory_is_made(desk: Desk, service: Service) -> None:
+    """No room for the ledger: exit 2, one message, nothing sent, nothing half made."""
+    users = desk.write("u.ndjson", *profiles(1))
+    full = desk.cwd / "sitecustomize.py"
+    # A limit on file sizes is what a test can have of a full disk: writes fail with an OSError.
+    full.write_text(
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
+    )
+    ended = desk.ctbatch("run", users, "--run-dir", "run", env={"PYTHONPATH": str(desk.cwd)})
+    assert ended.code == 2, ended.err
+    assert "run" in ended.complaint
+    assert service.requests() == []
+    assert not (desk.cwd / "run").exists()
+
+
+def test_a_port_in_use(desk: Desk) -> None:
+    """``ctbatch emulator --port`` with a port that is taken: exit 2, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = desk.ctbatch("emulator", "--port", port)
+    assert ended.code == 2
+    assert f"{port} is in use" in ended.complaint
+
+
+def test_what_is_no_run_directory_has_no_report(desk: Desk) -> None:
+    """``report`` and ``resume`` of something else: exit 2 and one message."""
+    for args in (("report", "nowhere"), ("report", "."), ("resume", "nowhere"), ("resume",)):
+        ended = desk.ctbatch(*args)
+        assert ended.code == 2, args
+        assert ended.complaint
+
+
+def test_an_unknown_option_is_a_usage_error(desk: Desk) -> None:
+    """A typo in an option: exit 2, and the option is named."""
+    ended = desk.ctbatch("run", "u.ndjson", "--dryrun")
+    assert ended.code == 2
+    assert "--dryrun" in ended.err

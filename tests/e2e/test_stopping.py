@@ -1,0 +1,212 @@
+"""Signals, crashes and broken pipes: what is on the wire is finished, or known to be open."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import Desk, Started, until
+from tests.e2e.people import counter, identities, mixture, profile, profiles
+from tests.e2e.service import Service
+
+
+def _processes(session: int) -> list[str]:
+    """The living processes of a session, by command line."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            line = stat.with_name("cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(line)
+    return found
+
+
+def _emulators() -> set[str]:
+    return {
+        stat.parent.name
+        for stat in Path("/proc").glob("[0-9]*/cmdline")
+        if b"ctbatch.emulator" in _read(stat)
+    }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _under_way(service: Service, started: Started) -> None:
+    """Wait until requests are being answered, the canary's behind them."""
+    until(
+        "requests on the wire",
+        lambda: started.is_over() or (len(service.requests()) > 1 and service.inside() > 0),
+    )
+    assert not started.is_over(), started.err
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_one_signal_drains_and_reports(
+    desk: Desk, service: Service, number: int, code: int
+) -> None:
+    """What is on the wire is finished and recorded; the rest is unsent; resume ends the job."""
+    service.configure(latency_s=0.1)
+    users = desk.write("users.ndjson", *profiles(400))
+    args = ("run", users, "--batch-size", 5, "--concurrency", 3, "--json", "--run-dir", "run")
+    started = desk.start(*args)
+    _under_way(service, started)
+    started.send(number)
+    ended = started.ended()
+    assert ended.code == code
+    assert ended.report["state"] == "interrupted"
+    counts = ended.report["lines"]
+    assert counts["total"] == 400
+    assert counts["processed"] + counts["unsent"] == 400
+    assert counts["maybe_sent"] == 0
+    assert counts["unsent"] > 0
+    assert len(service.records()) == counts["processed"]
+    assert ended.report["resume"] in ended.err
+    service.configure(latency_s=0)
+    resumed = desk.ctbatch(*ended.resume_command, "--json")
+    assert resumed.code == 0
+    assert resumed.report["lines"]["processed"] == 400
+    assert sorted(service.identities()) == sorted(identities(400))
+
+
+def test_a_second_signal_stops_at_once(desk: Desk, service: Service) -> None:
+    """Twice: what is on the wire is cut, and the ledger says that it may have arrived."""
+    service.configure(faults=["hang=after-2"])
+    users = desk.write("users.ndjson", *profiles(60))
+    started = desk.start(
+        "run", users, "--batch-size", 5, "--concurrency", 2, "--json", "--run-dir", "run"
+    )
+    until("three requests", lambda: len(service.requests()) >= 3)
+    started.send(signal.SIGINT)
+    until("the first signal to be seen", lambda: _draining(desk, started))
+    started.send(signal.SIGINT)
+    ended = started.ended()
+    assert ended.code == 130
+    assert ended.report["lines"]["maybe_sent"] > 0
+    service.configure(faults=[])
+    resumed = desk.ctbatch(*ended.resume_command, "--json")
+    assert resumed.code == 0
+    assert resumed.report["lines"]["processed"] == 60
+    assert set(service.identities()) == set(identities(60))
+
+
+def _draining(desk: Desk, started: Started) -> bool:
+    """Whether the signal was taken: its handler has run once nothing is pending any more."""
+    status = Path(f"/proc/{started.pid}/status").read_text()
+    pending = [line.split()[1] for line in status.splitlines() if line.startswith(("ShdPnd", "SigPnd"))]
+    return all(int(mask, 16) == 0 for mask in pending)
+
+
+def test_ctrl_c_while_a_pipe_is_idle(desk: Desk, service: Service) -> None:
+    """The reader blocks on a pipe that says nothing; one signal ends it, with a report."""
+    read_end, write_end = os.pipe()
+    args = ("run", "-", "--linger", "0.1", "--json", "--run-dir", "run")
+    started = desk.start(*args, stdin=read_end)
+    os.close(read_end)
+    with os.fdopen(write_end, "wb", buffering=0) as pipe:
+        pipe.write(profile("a") + b"\n")
+        until("the first line", lambda: service.identities() == ["a"])
+        started.send(signal.SIGINT)
+        ended = started.ended()
+    assert ended.code == 130
+    assert ended.report["lines"]["processed"] == ended.report["lines"]["total"] == 1
+    assert ended.report["counted_to_end"] is False
+
+
+def test_kill_leaves_no_process(desk: Desk, service: Service) -> None:
+    """kill -9: workers and the emulator of ``--emulator`` end with the process they served."""
+    before = _emulators()
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "wb", buffering=0) as pipe:
+        args = ("run", "-", "--emulator", "--workers", 2, "--linger", "0.1", "--run-dir", "run")
+        started = desk.start(*args, stdin=read_end)
+        os.close(read_end)
+        pipe.write(profile("a") + b"\n")
+        until("its children", lambda: len(_processes(started.pid)) >= 2 and _emulators() > before)
+        started.kill()
+        until("the end of its workers", lambda: not _processes(started.pid))
+        until("the end of its emulator", lambda: _emulators() <= before)
+
+
+def test_a_closed_standard_output_is_no_traceback(desk: Desk) -> None:
+    """``ctbatch run … | head -1``: no traceback, whatever was still to be printed."""
+    users = desk.write("users.ndjson", *mixture(30))
+    shell = (
+        '"$@" 2> err | head -c 1 > /dev/null; echo ${PIPESTATUS[0]} > code; '
+        'exec 3>&1; { "$@" --run-dir run2 2>> err; echo $? >> code; } | true'
+    )
+    python = [*_python(), "run", str(users), "--emulator"]
+    subprocess.run(["bash", "-c", shell, "x", *python], cwd=desk.cwd, env=desk.env(), check=False)
+    err = (desk.cwd / "err").read_text()
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+    assert "Exception ignored" not in err
+
+
+def _python() -> list[str]:
+    from tests.e2e.command import _PYTHON
+
+    return list(_PYTHON)
+
+
+def test_the_report_of_a_run_says_where_it_stands(desk: Desk, service: Service) -> None:
+    """``report`` tells running, killed and finished runs apart; a running one stays untouched."""
+    service.configure(latency_s=0.2)
+    users = desk.write("users.ndjson", *profiles(100))
+    args = ("run", users, "--batch-size", 5, "--concurrency", 2, "--run-dir", "run")
+    started = desk.start(*args)
+    _under_way(service, started)
+    running = desk.ctbatch("report", "run", "--json")
+    assert running.code == 0
+    assert running.report["state"] == "running"
+    assert running.report["resume"] is None
+    second = desk.ctbatch("resume", "run")
+    assert second.code == 2
+    assert "another process" in second.complaint
+    assert not started.is_over()
+    started.kill()
+    killed = desk.ctbatch("report", "run", "--json")
+    assert killed.report["state"] == "killed"
+    assert killed.report["resume"] == "ctbatch resume run"
+    assert killed.report["lines"]["maybe_sent"] > 0
+    service.configure(latency_s=0)
+    finished = desk.ctbatch("resume", "--json", "run")
+    assert finished.code == 0
+    assert finished.report["state"] == "complete"
+    assert desk.ctbatch("report", "run", "--json").report == finished.report
+
+
+def test_what_must_not_be_repeated_is_held_back_after_a_crash(
+    desk: Desk, service: Service
+) -> None:
+    """kill -9 with counters on the wire: they become unknown and are listed, never sent twice."""
+    service.configure(faults=["hang=after-2"])
+    lines = [profile("a"), profile("b"), *[counter(name) for name in identities(8)]]
+    users = desk.write("users.ndjson", *lines)
+    started = desk.start(
+        "run", users, "--batch-size", 1, "--concurrency", 2, "--run-dir", "run"
+    )
+    until("requests that hang", lambda: len(service.requests()) >= 4)
+    started.kill()
+    service.configure(faults=[])
+    ended = desk.ctbatch("resume", "run", "--json")
+    assert ended.code == 3
+    unknown = desk.run.lines("unknown")
+    assert 0 < len(unknown) <= 2
+    assert ended.report["lines"]["unknown"] == len(unknown)
+    assert ended.report["lines"]["processed"] == 10 - len(unknown)
+    assert [state for _, state, _ in desk.run.places("unknown")] == ["unknown"] * len(unknown)
+    assert sorted(service.identities()) == sorted(["a", "b", *identities(8)])
