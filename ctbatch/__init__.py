@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ctbatch.api.client import Client, Outcome, UploadResult
+    from ctbatch.api.asking import Patience
+    from ctbatch.api.client import Answer, Client, Outcome, UploadResult
+    from ctbatch.api.cursors import Download
+    from ctbatch.api.lookups import Found
+    from ctbatch.api.queries import Lookup, Page
     from ctbatch.errors import CtbatchError
     from ctbatch.pipeline.report import Report
     from ctbatch.pipeline.runs import report, resume, run
@@ -37,14 +41,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Account",
+    "Answer",
     "Batching",
     "Client",
     "CtbatchError",
     "Delivery",
+    "Download",
     "Endpoint",
+    "Found",
     "KeyFiles",
+    "Lookup",
     "OnAmbiguous",
     "Outcome",
+    "Page",
+    "Patience",
     "Report",
     "Secret",
     "Settings",
@@ -58,14 +68,20 @@ __all__ = [
 
 _HOMES = {
     "Account": "settings",
+    "Answer": "api.client",
     "Batching": "settings",
     "Client": "api.client",
     "CtbatchError": "errors",
     "Delivery": "settings",
+    "Download": "api.cursors",
     "Endpoint": "settings",
+    "Found": "api.lookups",
     "KeyFiles": "settings",
+    "Lookup": "api.queries",
     "OnAmbiguous": "settings",
     "Outcome": "api.client",
+    "Page": "api.queries",
+    "Patience": "api.asking",
     "Report": "pipeline.report",
     "Secret": "settings",
     "Settings": "settings",

@@ -20,6 +20,8 @@
     │   ├── ServiceUnavailable    nothing believed for too long, or unreachable from the start
     │   ├── InputBroke            a source failed in the middle
     │   ├── LedgerFailed          the ledger could not be written
+    │   ├── CursorExpired         the service forgot a query: it has to be asked again
+    │   ├── OutputBroke           what was downloaded could not be written
     │   ├── SealerFailed          sealing workers keep dying
     │   └── TooManyRefused        the share of refused lines is over --max-refused
     ├── ServiceRefused        theirs: the service refuses us as a whole (exit 5)
@@ -56,6 +58,7 @@ __all__ = [
     "BalanceError",
     "CiphertextCutError",
     "CtbatchError",
+    "CursorExpired",
     "ExitCode",
     "ForeignKeyError",
     "InputBroke",
@@ -72,6 +75,7 @@ __all__ = [
     "NotSealedError",
     "NotSent",
     "OpenError",
+    "OutputBroke",
     "PassphraseError",
     "ReplyLost",
     "ResumeRefused",
@@ -280,6 +284,31 @@ class LedgerFailed(StoppedEarly):
 
     def __str__(self) -> str:
         return f"the ledger {self.path} cannot be written: {self.why}. Nothing unrecorded was sent."
+
+
+@dataclass(eq=False)
+class CursorExpired(StoppedEarly):
+    """The service has forgotten a query: its cursor cannot be used any more."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return (
+            f"the cursor for {self.path} has expired: the service forgets one after an hour "
+            "without use, and after 4 hours in any case (profiles: 4 days). Start again: make the "
+            "same query without --continue, into another file"
+        )
+
+
+@dataclass(eq=False)
+class OutputBroke(StoppedEarly):
+    """What was downloaded could not be written: a full disk, say."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be written: {self.why}"
 
 
 @dataclass(eq=False)

@@ -1,23 +1,45 @@
-"""The library's client: one sealed request at a time, with a verdict per record.
+"""The library's client: sealed requests, opened replies.
 
-What is ambiguous is said, not retried: whoever calls knows what may be repeated. For files, with
-retries, ordering and a ledger, there is :func:`ctbatch.run`.
+Uploads: one request with a verdict per record; what is ambiguous is said, not retried, because
+whoever calls knows what may be repeated. For files, with retries, ordering and a ledger, there is
+:func:`ctbatch.run`.
+
+Reading (events, profiles) changes nothing, so it is retried until it succeeds or patience ends; how
+is in :mod:`~ctbatch.api.asking`, :mod:`~ctbatch.api.cursors` and :mod:`~ctbatch.api.lookups`. What
+was read is handed over as bytes, as it came: no number is rewritten.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import orjson
 
+from ctbatch.api.asking import Asker, Patience, refusal_of
+from ctbatch.api.cursors import Download
 from ctbatch.api.explain import explain_status
+from ctbatch.api.lookups import Found, look_up, look_up_all
+from ctbatch.api.queries import (
+    DEFAULT_PAGE,
+    EVENTS_PATH,
+    MAX_CONCURRENT_READS,
+    PROFILES_PATH,
+    Lookup,
+    Sense,
+    encode_query,
+    event_query,
+    page_query,
+)
 from ctbatch.api.transport import Reply, Transport
 from ctbatch.api.wire import (
     IDENTITY_KINDS,
+    JSON_MEDIA_TYPE,
     MAX_RECORDS,
     UPLOAD_PATH,
     Entry,
@@ -35,7 +57,21 @@ from ctbatch.errors import OpenError, ReplyLost, SettingsError
 from ctbatch.models import State
 from ctbatch.settings import Account, Endpoint, KeyFiles
 
-__all__ = ["Client", "Outcome", "UploadResult"]
+__all__ = ["Answer", "Client", "Outcome", "UploadResult"]
+
+_REPEATABLE = ("GET", "HEAD", "OPTIONS")
+"""The safe methods: RFC 9110, section 9.2.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an endpoint answered: ``body`` is the opened reply, byte for byte. ``ok`` says that it
+    is a 2xx and does not say that it failed.
+    """
+
+    status: int
+    ok: bool
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +116,10 @@ class Client:
         endpoint: Endpoint,
         keys: KeyFiles | None,
         timeout_s: float = 60.0,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rng: random.Random | None = None,
     ) -> None:
         self._account = account
         self._endpoint = endpoint
@@ -89,6 +129,16 @@ class Client:
         self._transport: Transport | None = None
         self._sealing: SealingKey | None = None
         self._opening: OpeningKeys | None = None
+        self._asker = Asker(
+            self._send,
+            self._open,
+            sealed=keys is not None,
+            slots=asyncio.Semaphore(MAX_CONCURRENT_READS),
+            patience=patience or Patience(),
+            clock=clock,
+            sleep=sleep,
+            rng=rng or random.Random(),  # noqa: S311  # spreads retries; no secret is made of it
+        )
 
     def __repr__(self) -> str:
         state = "open" if self._transport is not None else "closed"
@@ -139,6 +189,117 @@ class Client:
         verdict = await asyncio.to_thread(self._judge, reply, len(records))
         return _result(verdict, reply.status, records)
 
+    def events(
+        self,
+        name: str | None = None,
+        *,
+        from_date: int | None = None,
+        to_date: int | None = None,
+        query: bytes | Mapping[str, Any] | None = None,
+        batch_size: int = DEFAULT_PAGE,
+        cursor: str | None = None,
+    ) -> Download:
+        """Every event of a name between two dates (YYYYMMDD), as an async iterator of the bytes of
+        their JSON.
+
+        ``query`` is the documented query, which may hold name, dates and filters. With a ``cursor``
+        a download goes on. Raises :class:`SettingsError`; for what reading raises see
+        :meth:`Download.pages`.
+        """
+        body = None
+        if cursor is None:
+            body = event_query(name, from_date, to_date, _json(query))
+        return Download(
+            self._asker, EVENTS_PATH, query=page_query(batch_size), body=body, cursor=cursor
+        )
+
+    def profiles(
+        self,
+        query: bytes | Mapping[str, Any] | None = None,
+        *,
+        batch_size: int = DEFAULT_PAGE,
+        cursor: str | None = None,
+    ) -> Download:
+        """Every profile that a query finds, as :meth:`events`."""
+        body = None if cursor is not None else event_query(None, None, None, _json(query))
+        return Download(
+            self._asker, PROFILES_PATH, query=page_query(batch_size), body=body, cursor=cursor
+        )
+
+    async def profile(
+        self,
+        *,
+        email: str | None = None,
+        identity: str | None = None,
+        object_id: str | None = None,
+    ) -> bytes | None:
+        """The profile of one user, named in exactly one way: the bytes of its JSON, or ``None``.
+
+        Raises:
+            SettingsError: none or several ways, or an empty one.
+            ServiceRefused: the service refuses the look-up or us, or its answers do not open.
+            ServiceUnavailable: no usable answer for too long.
+        """
+        named = {"email": email, "identity": identity, "objectId": object_id}
+        given = [(kind, value) for kind, value in named.items() if value is not None]
+        if len(given) != 1:
+            raise SettingsError("the look-up", "needs exactly one of email, identity, object id")
+        found = await look_up(self._asker, Lookup(*given[0]))
+        if found.refusal is not None:
+            raise found.refusal
+        return found.record
+
+    def look_up(self, lookups: Iterable[Lookup]) -> AsyncGenerator[Found, None]:
+        """Look up many users, three at a time; one result each, in order. Raises as
+        :meth:`profile`, except that a refused look-up is a result.
+        """
+        return look_up_all(self._asker, lookups)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | Mapping[str, Any] | None = None,
+        query: str | Mapping[str, str] = "",
+    ) -> Answer:
+        """Ask any endpoint: the body goes out sealed, the reply comes back opened.
+
+        ``query`` as a string is sent as it is, as a mapping it is percent-encoded. What the service
+        has not acted on is tried again; what it may have acted on only if it is a GET.
+
+        Raises:
+            ServiceRefused: the service refuses us as a whole, or its answer does not open.
+            ServiceUnavailable: no usable answer for too long.
+            ReplyLost: no answer, and it may have been acted on.
+        """
+        method = method.upper()
+        if not (method.isascii() and method.isalpha()):
+            raise SettingsError("METHOD", "is not an HTTP method", "use GET or POST")
+        heard = await self._asker.ask(
+            method,
+            path,
+            query=query if isinstance(query, str) else encode_query(query.items()),
+            body=_json(body),
+            found="",
+            repeatable=method in _REPEATABLE,
+        )
+        if not heard.opened:  # in plaintext, though a sealed one was asked for
+            raise refusal_of(heard, "request", sealed=self._asker.sealed)
+        return Answer(heard.status, heard.sense is Sense.ANSWER, heard.text)
+
+    async def _send(self, method: str, path: str, query: str, body: bytes | None) -> Reply:
+        return await self._request(method, path, query=query, body=body)
+
+    def _open(self, reply: Reply) -> tuple[bytes, bool]:
+        """The body as it can be read, and whether it came in the form that was asked for."""
+        if self._opening is None:
+            return reply.body, reply.content_type in {JSON_MEDIA_TYPE, ""}
+        try:
+            return self._opening.open(reply.body).plaintext, True
+        except OpenError:
+            return reply.body, False
+
     async def _request(
         self, method: str, path: str, *, body: bytes | None = None, query: str = ""
     ) -> Reply:
@@ -171,6 +332,10 @@ class Client:
         except orjson.JSONDecodeError:
             body, opened = None, opened and self._opening is not None
         return judge(reply.status, opened=opened, body=body, records=records)
+
+
+def _json(value: bytes | Mapping[str, Any] | None) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else orjson.dumps(value)
 
 
 def _unknown(records: Sequence[Mapping[str, Any]], why: str) -> UploadResult:

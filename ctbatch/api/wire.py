@@ -62,14 +62,18 @@ IDENTITY_KINDS = ("identity", "FBID", "GPID", "objectId")
 """The four ways to name a user, in the order in which one is chosen ("Upload User Profiles")."""
 
 MAX_WORDS_BYTES = 200
+_MAX_READ = 4000
+"""Characters of the service's words that are looked at: what is left of them is 200 bytes."""
 
 Json = object
 """Whatever a JSON parser returns; looked at with ``isinstance`` only."""
 
 _NUMBER = re.compile(r"Skipped record number\s*:\s*([0-9]{1,7})(?![0-9])", re.IGNORECASE)
-_NUMBER_WORDS = re.compile(r"\s*Skipped record number\s*:?\s*[0-9]*", re.IGNORECASE)
-_ADDRESS = re.compile(r"\S*@\S*")
-_LONG_NUMBER = re.compile(r"\+?[0-9](?:[\s().-]{0,2}[0-9]){5,}")
+_NUMBER_WORDS = re.compile(r"Skipped record number\s*:?\s*[0-9]*", re.IGNORECASE)
+_LONG_NUMBER = re.compile(r"\+?\d(?:[\s().-]{0,2}\d){5,}")
+_API_WORDS = frozenset(("profile", "event", "token"))
+_ECHO_KEYS = {**{kind: kind for kind in IDENTITY_KINDS}, "fbId": "FBID", "gpId": "GPID"}
+"""Under which keys an echo names a user: the vendor's pages spell two of them in two ways."""
 
 
 def headers(account_id: str, passcode: str, *, sealed: bool, body: bool) -> dict[str, str]:
@@ -144,7 +148,10 @@ def judge(  # noqa: PLR0911  # a decision table: one return a row
     code, words = _code_and_words(body)
     result = str(status)
     if not 200 <= status < 300:
-        return Verdict(_by_status(status, body, retry_after), result, code, words, retry_after)
+        meaning = _by_status(status, body, retry_after)
+        if meaning is Meaning.FATAL:  # decided by the status, so explained by it
+            code = status
+        return Verdict(meaning, result, code, words, retry_after)
     if not opened:
         return Verdict(Meaning.UNOPENED, "unopened")
     if not isinstance(body, dict):
@@ -156,7 +163,8 @@ def judge(  # noqa: PLR0911  # a decision table: one return a row
             return Verdict(Meaning.BELIEVED, result, entries=tuple(map(_entry, entries)))
         return Verdict(Meaning.AMBIGUOUS, "wrong_counts", code, words)
     if body.get("status") == "fail":
-        return Verdict(_by_code(code), f"{status}/{code or 'fail'}", code, words, retry_after)
+        result = f"{status}/{code or 'fail'}"
+        return Verdict(_by_code(code), result, code or 400, words, retry_after)
     return Verdict(Meaning.AMBIGUOUS, "no_counts", code, words)
 
 
@@ -212,15 +220,20 @@ def _entry(raw: Json) -> Entry:
 
 
 def identity_of(kind: str, value: Json) -> str | None:
-    """``kind:value``; the number 123 and the string "123" are one identity."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+    """``kind:value``; the number 123, the string "123" and 123.0 are one identity.
+
+    ``None`` for what names nobody, and for a number of which a parser may have lost digits.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         return None
     return f"{kind}:{value}"
 
 
 def _names(record: Mapping[str, Json]) -> Iterator[str]:
-    for kind in IDENTITY_KINDS:
-        name = identity_of(kind, record.get(kind))
+    for key, kind in _ECHO_KEYS.items():
+        name = identity_of(kind, record.get(key))
         if name is not None:
             yield name
 
@@ -264,8 +277,9 @@ def map_entries(
 
 
 def _fits(entry: Entry, names: frozenset[str], kind: str) -> bool:
-    """Whether an entry's echo (as far as there is one) can be that of a record."""
-    return (not entry.names or bool(entry.names & names)) and entry.type in {None, kind}
+    """Whether an entry's echo can be that of a record, as far as both are named."""
+    known = entry.names and names
+    return (not known or not entry.names.isdisjoint(names)) and entry.type in {None, kind}
 
 
 def _map_loose(
@@ -274,40 +288,71 @@ def _map_loose(
     names: Sequence[frozenset[str]],
     types: Sequence[str],
 ) -> Mapped:
-    """Map entries without a usable number; what stays open becomes candidates."""
-    candidates: set[int] = set()
-    unresolved: list[Entry] = []
-    hopeless = False
-    free = [index for index in range(len(names)) if index not in refused]
+    """Map entries without a usable number; what stays open becomes candidates.
+
+    Entries with the same echo are judged together: two of them for two records are certain too.
+    """
+    alike: dict[tuple[frozenset[str], str | None], list[Entry]] = {}
     for entry in loose:
-        fitting = [i for i in free if i not in refused and _fits(entry, names[i], types[i])]
-        if len(fitting) == 1 and entry.names:
-            refused[fitting[0]] = entry
-            continue
-        unresolved.append(entry)
-        candidates.update(fitting)
-        hopeless = hopeless or not fitting
-    if hopeless:  # an echo of nothing we sent: it may stand for any of them
-        candidates.update(free)
-    candidates -= refused.keys()
-    if len(unresolved) == len(candidates):  # all of them, so it is certain after all
-        refused.update(zip(sorted(candidates), unresolved, strict=True))
-        return Mapped(refused)
-    return Mapped(refused, frozenset(candidates), tuple(unresolved))
+        alike.setdefault((entry.names, entry.type), []).append(entry)
+    free = [index for index in range(len(names)) if index not in refused]
+    holders: dict[str, list[int]] = {}
+    for index in free:
+        for name in names[index]:
+            holders.setdefault(name, []).append(index)
+    open_: list[tuple[list[Entry], list[int]]] = []
+    for (echoed, _), entries in alike.items():
+        near = sorted({i for name in echoed for i in holders.get(name, ())}) if echoed else free
+        fitting = [i for i in near if i not in refused and _fits(entries[0], names[i], types[i])]
+        if echoed and len(fitting) == len(entries):
+            refused.update(zip(fitting, entries, strict=True))
+        else:
+            open_.append((entries, fitting))
+    return _candidates(open_, refused, free)
+
+
+def _candidates(
+    open_: Sequence[tuple[list[Entry], list[int]]], refused: dict[int, Entry], free: Sequence[int]
+) -> Mapped:
+    """The records among which the refused ones are; all of them, and it is certain after all."""
+    hopeless = any(len(fitting) < len(entries) for entries, fitting in open_)
+    # An echo of nothing that we sent may stand for any of them.
+    near = free if hopeless else [index for _, fitting in open_ for index in fitting]
+    candidates = frozenset(near) - refused.keys()
+    unresolved = tuple(entry for entries, _ in open_ for entry in entries)
+    if len(unresolved) != len(candidates):
+        return Mapped(refused, candidates, unresolved)
+    left = dict.fromkeys(sorted(candidates))
+    strangers: list[Entry] = []
+    for entries, fitting in open_:
+        own = [index for index in fitting if index in left]
+        for entry, index in zip(entries, own, strict=False):
+            refused[index] = entry
+            del left[index]
+        strangers += entries[len(own) :]
+    refused.update(zip(left, strangers, strict=True))
+    return Mapped(refused)
 
 
 def clean_words(words: str, *records: Json) -> str:
     """Cut what could be personal out of the service's words.
 
-    Cut are the record number, every string value of the given records (sent and echoed), anything
-    like an address or a long number, control characters, and all beyond 200 bytes.
+    Cut are the record number, every string and number of more than two characters in the given
+    records, anything like an address or a long number, control characters, and all beyond 200
+    bytes.
     """
-    words = _NUMBER_WORDS.sub("", words[:4000])
+    cut = len(words) > _MAX_READ
+    words = _NUMBER_WORDS.sub("", words[:_MAX_READ])
     values = {value for record in records for value in _strings(record) if len(value) > 2}
-    for value in sorted(values, key=len, reverse=True):
+    longest_first = sorted(values - _API_WORDS, key=lambda value: (-len(value), value))
+    for value in longest_first:
         words = words.replace(value, "…")
-    words = _LONG_NUMBER.sub("…", _ADDRESS.sub("…", words))
-    words = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    if cut and longest_first:  # the end may be half a value, or half an address
+        words = words[: -len(longest_first[0])]
+    words = "".join(c if c.isprintable() else " " for c in words)
+    kept = words.split()[: -1 if cut else None]
+    words = " ".join("…" if "@" in word else word for word in kept)
+    words = _LONG_NUMBER.sub("…", words)
     encoded = words.encode("utf-8", "replace")
     return encoded[:MAX_WORDS_BYTES].decode("utf-8", "ignore").strip()
 

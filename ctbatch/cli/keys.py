@@ -215,6 +215,7 @@ def rotate(
 @spread
 def convert(
     file: _File,
+    *,
     to: Annotated[Form, typer.Option(help="The form to write.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new file; never overwritten.")],
     access: Access,

@@ -73,7 +73,12 @@ _COMMANDS = {
     "run": _Command("ctbatch.cli.run"),
     "resume": _Command("ctbatch.cli.resume"),
     "report": _Command("ctbatch.cli.report"),
+    "events": _Command("ctbatch.cli.events"),
+    "profile": _Command("ctbatch.cli.profile"),
+    "profiles": _Command("ctbatch.cli.profiles"),
+    "call": _Command("ctbatch.cli.call"),
     "keys": _Command("ctbatch.cli.keys", group=True),
+    "check": _Command("ctbatch.cli.check"),
     "emulator": _Command("ctbatch.cli.emulator"),
 }
 

@@ -100,7 +100,7 @@ def replace_file(path: Path, data: bytes) -> None:
     new = path.with_name(f"{path.name}.new")
     create(new, data)
     try:
-        if path.exists():
+        if os.name == "posix" and path.exists():
             _keep_owner_and_mode(path, new)
         new.replace(path)
     except OSError as error:
@@ -110,8 +110,6 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _keep_owner_and_mode(path: Path, new: Path) -> None:
-    if os.name != "posix":
-        return
     found = path.stat()
     # Owner first: a change of owner may clear mode bits.
     os.chown(new, found.st_uid, found.st_gid)
@@ -120,9 +118,8 @@ def _keep_owner_and_mode(path: Path, new: Path) -> None:
 
 def _sync_directory(directory: Path) -> None:
     """Make a new name durable, where directories can be synced at all."""
-    if os.name != "posix":
-        return
-    with suppress(OSError):  # some network file systems cannot; the file itself is synced
+    # Windows and some network file systems cannot; the file itself is synced.
+    with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -77,8 +77,7 @@ def parse_binary(data: bytes, name: str) -> Keyset:
     """
     try:
         fields = decode(data)
-        if any(number == 3 for number, _ in fields):
-            # EncryptedKeyset{encrypted_keyset=2, keyset_info=3}; a Keyset has no field 3.
+        if _is_encrypted(fields):
             raise KeysetEncryptedError(name)
         keys = [_binary_key(value, name) for number, value in fields if number == 2]
         return _checked(keys, _last(fields, 1, 0), name)
@@ -149,6 +148,22 @@ def _enum(kind: type[_Enum], value: str | int) -> _Enum:
 def _from_base64(text: str) -> bytes:
     standard = text.replace("-", "+").replace("_", "/").rstrip("=")
     return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+
+
+def _is_encrypted(fields: Sequence[Field]) -> bool:
+    """Whether the message is an ``EncryptedKeyset{encrypted_keyset=2, keyset_info=3}``.
+
+    Some of Tink's writers leave out the info; what is left looks like a keyset (of id 0: one that
+    was a PEM key) whose one key is noise.
+    """
+    if any(number == 3 for number, _ in fields):
+        return True
+    if len(fields) != 1 or fields[0][0] != 2:
+        return False
+    try:
+        return not _last(decode(_bytes(fields[0][1])), 1, b"")
+    except (ValueError, TypeError):
+        return True
 
 
 def _binary_key(message: int | bytes, name: str) -> Key:

@@ -66,13 +66,15 @@ def generate_files(directory: Path, prefix: Prefix = Prefix.TINK) -> Pair:
 def rotate_file(path: Path, *, insecure_permissions: bool = False) -> Pair:
     """Add a new primary to a private keyset file, and write the public keyset beside it.
 
-    The new public keyset is the new primary alone with the old keys: who has it seals with the new.
+    The public keyset names all keys and the new one as primary: who has it seals with the new.
 
     Raises:
         KeysetError: the file is not a usable private keyset in a Tink form, or the public file
             holds other keys.
     """
     old = load_private(path, insecure_permissions=insecure_permissions)
+    if not path.is_file():
+        raise KeyFileError(str(path), "is a pipe, which cannot be replaced", "name a file")
     form = form_of(keyfiles.read(path)[0])
     if form is Form.PEM:
         remedy = "first `ctbatch keys convert FILE --to tink-json --out …`"

@@ -5,8 +5,9 @@
 Invariants:
 
 1. Until one reply was believed, only the canary batch may be on the wire, through all its retries.
-2. In an outage (three failures with nothing believed between them) one request is on the wire at a
-   time, spaced by back-off; replay-safe batches go first, any other is cut to one record.
+2. In an outage (three failures with nothing believed between them, the canary's too) one request is
+   on the wire at a time, spaced by back-off whatever the answer; replay-safe batches go first, any
+   other is cut to one record.
 3. What speaks against the service as a whole stops the run and blames no record.
 
 Concurrency in ordinary weather is not decided here (:mod:`ctbatch.api.limiter`).
@@ -52,19 +53,25 @@ class Breaker:
         self._give_up_after_s = give_up_after_s
         self.sealed = sealed
         self._trying_since: float | None = None
-        self._answered = False
+        self._reached = False
         self._failures = 0
         self._unopened = 0
         self._refused_batches = 0
         self._refused_singles = 0
-        self._isolating_requests = 0
+        self._isolations = 0
         self.phase = Phase.CANARY
         self.accepted = 0
         """Requests accepted so far."""
         self.next_probe_at = 0.0
 
-    def trying(self) -> None:
-        """A request goes out."""
+    @property
+    def in_outage(self) -> bool:
+        """Whether too much has failed in a row for more than one careful request at a time."""
+        return self._failures >= OUTAGE_AFTER
+
+    def trying(self, *, isolating: bool = False) -> None:
+        """A request goes out; ``isolating``: to find out which record a batch is refused for."""
+        self._isolations += isolating
         if self._trying_since is None:
             self._trying_since = self._clock()
 
@@ -72,9 +79,9 @@ class Breaker:
         """Nothing is left to send for now: the time until there is does not count."""
         self._trying_since = None
 
-    def answered(self) -> None:
-        """Some HTTP answer came."""
-        self._answered = True
+    def reached(self) -> None:
+        """A request went out whole, so there is somebody at this address."""
+        self._reached = True
 
     def believed(self) -> None:
         """A reply was believed."""
@@ -86,11 +93,20 @@ class Breaker:
     def failed(self, what: str) -> CtbatchError | None:
         """A request was not sent, or its outcome is ambiguous; returns the reason to stop."""
         self._failures += 1
-        if self._failures >= OUTAGE_AFTER and self.phase is Phase.UPLOADING:
+        if self.in_outage and self.phase is Phase.UPLOADING:
             self.phase = Phase.OUTAGE
+        self._space_probes()
+        return self.waited(what)
+
+    def _space_probes(self) -> None:
         pause = min(self._backoff(self._failures), self.patience_s)
         self.next_probe_at = self._clock() + pause
-        return self.waited(what)
+
+    def probed(self) -> None:
+        """A probe came back; what neither failed nor was believed (a 429, say) spaces them too."""
+        if self.in_outage and self.next_probe_at <= self._clock():
+            self._failures += 1
+            self._space_probes()
 
     def unopened(self, what: str) -> CtbatchError | None:
         """A 2xx came that does not open; as :meth:`failed`, and three in a row mean wrong keys."""
@@ -111,7 +127,7 @@ class Breaker:
         if self._trying_since is None:
             self._trying_since = self._clock()
         limit = self._give_up_after_s
-        if not self._answered:
+        if not self._reached:
             limit = min(limit, UNREACHABLE_AFTER_S)
         return max(0.0, self._trying_since + limit - self._clock())
 
@@ -127,21 +143,18 @@ class Breaker:
         )
         return explain_refusal(what, sealed=self.sealed) if too_many else None
 
-    def isolating(self, what: str, *, lines: int) -> CtbatchError | None:
-        """A request for isolation goes out; returns the reason to stop when the budget is spent."""
-        self._isolating_requests += 1
+    def overspent(self, what: str, *, lines: int) -> CtbatchError | None:
+        """The reason to stop if isolation has cost too many requests for so many lines read."""
         budget = REQUESTS_PER_10_000_LINES * max(1, -(-lines // 10_000))
-        if self._isolating_requests > budget:
-            return explain_refusal(what, sealed=self.sealed)
-        return None
+        return explain_refusal(what, sealed=self.sealed) if self._isolations > budget else None
 
 
 class Turnstile:
     """Lets the pieces of batches through as the breaker's phase allows.
 
-    A batch calls :meth:`wait` until its piece may go, takes its slot, calls :meth:`enter` (which
-    may refuse: the weather can have changed meanwhile) and :meth:`exit` after the attempt, and
-    :meth:`leave` when the batch is finished.
+    A batch calls :meth:`wait` until its piece may go, and :meth:`reserve` when nothing but a slot
+    is missing; with the slot it calls :meth:`enter`, and :meth:`exit` after the attempt. Both may
+    refuse, since the weather can have changed meanwhile. :meth:`leave` is for the end of the batch.
     """
 
     def __init__(self, breaker: Breaker, clock: Callable[[], float]) -> None:
@@ -154,34 +167,42 @@ class Turnstile:
 
     def allowed(self, seq: int, *, safe: bool, records: int) -> int:
         """How many records of a piece may go out now; 0: it has to wait."""
-        phase = self._breaker.phase
-        if phase is Phase.CANARY:
-            return records if self._canary in {None, seq} else 0
-        if phase is Phase.OUTAGE:
-            if self._probing not in {None, seq} or self._clock() < self._breaker.next_probe_at:
-                return 0
-            if not safe and any(self._waiting.values()):
-                return 0
-            return records if safe else 1
-        return records
+        breaker = self._breaker
+        if breaker.phase is Phase.CANARY and self._canary not in {None, seq}:
+            return 0
+        if not breaker.in_outage:
+            return records
+        if self._probing not in {None, seq} or self._clock() < breaker.next_probe_at:
+            return 0
+        if safe:
+            return records
+        # Safe batches go first, but nobody may go in the place of the canary.
+        return 0 if any(self._waiting.values()) and not self.is_canary(seq) else 1
 
-    async def wait(self, seq: int, *, safe: bool, records: int) -> int:
-        """Wait until records of a piece may go out; returns how many."""
-        number = self.allowed(seq, safe=safe, records=records)
-        if number:
-            return number
+    async def wait(self, seq: int, *, safe: bool, records: int) -> None:
+        """Wait until records of a piece may go out."""
+        if self.allowed(seq, safe=safe, records=records):
+            return
         self._waiting[seq] = safe
         try:
-            while not (number := self.allowed(seq, safe=safe, records=records)):
+            while not self.allowed(seq, safe=safe, records=records):
                 await self._pause()
         finally:
             del self._waiting[seq]
+
+    def reserve(self, seq: int, *, safe: bool, records: int) -> int:
+        """Claim the next passage, where only one may pass, before others prepare for it in vain;
+        returns how many records may go out, 0: wait again.
+        """
+        number = self.allowed(seq, safe=safe, records=records)
+        if number:
+            self._claim(seq)
         return number
 
     async def _pause(self) -> None:
         """Wait for a change, or until the next probe is due."""
         due = self._breaker.next_probe_at - self._clock()
-        timed = self._breaker.phase is Phase.OUTAGE and self._probing is None and due > 0
+        timed = self._breaker.in_outage and self._probing is None and due > 0
         try:
             async with asyncio.timeout(due + 0.001 if timed else None):
                 await self._changed.wait()
@@ -191,17 +212,24 @@ class Turnstile:
     def enter(self, seq: int, *, safe: bool, records: int) -> bool:
         """Go through with so many records, if that is still allowed."""
         if self.allowed(seq, safe=safe, records=records) < records:
+            if self._probing == seq:
+                self._probing = None
+                self.changed()
             return False
+        self._claim(seq)
+        return True
+
+    def _claim(self, seq: int) -> None:
         if self._breaker.phase is Phase.CANARY:
             self._canary = seq
-        elif self._breaker.phase is Phase.OUTAGE:
+        if self._breaker.in_outage:
             self._probing = seq
-        return True
 
     def exit(self, seq: int) -> None:
         """The attempt is over and the breaker knows its result."""
         if self._probing == seq:
             self._probing = None
+            self._breaker.probed()
         self.changed()
 
     def leave(self, seq: int) -> None:

@@ -28,7 +28,7 @@ from ctbatch.api.transport import Reply
 from ctbatch.api.wire import Meaning, Verdict, clean_words
 from ctbatch.errors import CtbatchError, LedgerFailed, NotSent, TransportError
 from ctbatch.models import Batch, Counts, SealedBatch
-from ctbatch.notices import Level, Notice, Phase, Watcher
+from ctbatch.notices import Level, Notice, Watcher
 from ctbatch.pipeline.accounts import Recorded
 from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
 from ctbatch.pipeline.checker import record_bytes
@@ -107,12 +107,13 @@ class Delivery:
             await self._seal()
             while (piece := self._settlement.piece) is not None and not self._s.stop.draining:
                 await self._back_off(piece)
-                sealed, admission = await self._admit(piece)
-                outcome = await self._send(sealed, admission)
-                if outcome is not None:
-                    await self._open(outcome, sealed.records)
-                    await self._record()
-                    self.on_wire = False
+                while not self._s.stop.draining:
+                    sealed, admission = await self._admit()
+                    if (outcome := await self._send(sealed, admission)) is not None:
+                        await self._open(outcome, sealed.records)
+                        await self._record()
+                        self.on_wire = False
+                        break
         except CtbatchError as error:
             self._s.stop.fail(error)
         finally:
@@ -149,29 +150,18 @@ class Delivery:
             return
         self._s.tally.live.retries += 1
         self._s.measured.retry()
-        if self._s.breaker.phase is not Phase.OUTAGE or self._retry_after is not None:
-            spent = self._s.budget.spend(self._s.clock())
-            pause = max(spent, self._s.backoff(piece.tries, self._retry_after))
+        if not self._s.breaker.in_outage or self._retry_after is not None:
+            pause = self._s.backoff(piece.tries, self._retry_after)
             pause = min(pause, self._s.breaker.patience_s)
             self._s.measured.add_time("backing_off", pause)
             await self._s.sleep(pause)
 
-    async def _admit(self, piece: Piece) -> tuple[SealedBatch, asyncio.Future[None] | None]:
+    async def _admit(self) -> tuple[SealedBatch, asyncio.Future[None] | None]:
         """Wait until the weather allows the next piece, and have its admission written.
 
         The write is under way when this returns: it overlaps the wait for a slot.
         """
-        records = len(piece.records)
-        allowed = await self._s.turnstile.wait(
-            self._seq, safe=self._settlement.is_safe, records=records
-        )
-        if allowed < records:
-            self._settlement.cut(allowed)
-            piece = self._settlement.piece or piece
-        sealed = await self._reseal(piece)
-        if not self._permit:
-            await self._s.admissions.acquire()
-            self._permit = True
+        sealed = await self._reseal(await self._pass())
         lines = self._settlement.on_wire
         if lines <= self._maybe:  # it is admitted already, since it may have arrived
             return sealed, None
@@ -184,6 +174,29 @@ class Delivery:
             maybe=lines | self._maybe,
         )
         return sealed, admission
+
+    async def _pass(self) -> Piece:
+        """Get the permit and the weather's leave to go out with the piece that is returned.
+
+        Who is not let through keeps no permit (unless part of it may have arrived): otherwise
+        those who may go could be left without one.
+        """
+        turnstile, settlement = self._s.turnstile, self._settlement
+        while True:
+            piece = settlement.piece
+            assert piece is not None, "asked for while something is left to send"
+            safe, records = settlement.is_safe, len(piece.records)
+            await turnstile.wait(self._seq, safe=safe, records=records)
+            if not self._permit:
+                await self._s.admissions.acquire()
+                self._permit = True
+            allowed = turnstile.reserve(self._seq, safe=safe, records=records)
+            if allowed:
+                if allowed < records:
+                    settlement.cut(allowed)
+                return settlement.piece or piece
+            if not self._maybe:
+                await self._withdraw()
 
     # -- send ---------------------------------------------------------------------------------
 
@@ -202,9 +215,8 @@ class Delivery:
                 self._seq, safe=safe, records=sealed.records
             ):
                 return None
-            s.breaker.trying()
+            s.breaker.trying(isolating=self._settlement.isolating)
             self._before, self._maybe = self._maybe, self._maybe | self._settlement.on_wire
-            self._accepted = s.breaker.accepted
             self.on_wire = True
             try:
                 reply = await s.sender.post(sealed, fresh=not safe)
@@ -223,7 +235,7 @@ class Delivery:
         """Say what an attempt meant, to the settlement and to the breaker."""
         self._retry_after = None
         if isinstance(outcome, Reply):
-            self._s.breaker.answered()
+            self._s.breaker.reached()
             verdict = await self._s.opener.open(outcome, records)
             self._s.measured.attempt(verdict.result, self._wire_s)
             problem = self._judged(verdict)
@@ -246,10 +258,11 @@ class Delivery:
         what = f"{verdict.result} {said}".strip()
         match verdict.meaning:
             case Meaning.BELIEVED:
-                self._maybe = self._before - settlement.on_wire
+                sent = settlement.on_wire
                 s.breaker.believed()
                 s.budget.succeeded()
                 settlement.believed(verdict.entries)
+                self._maybe = (self._before - sent) | (sent & settlement.pending)
                 return None
             case Meaning.AMBIGUOUS:
                 return self._ambiguous(what, s.breaker.failed(what))
@@ -282,7 +295,7 @@ class Delivery:
             return explain_refusal(said, sealed=s.breaker.sealed)
         problem = s.breaker.refused(said, single=single) if counts else None
         if problem is None and settlement.isolating:
-            problem = s.breaker.isolating(said, lines=s.tally.live.lines_read)
+            problem = s.breaker.overspent(said, lines=s.tally.live.lines_read)
         return problem
 
     def _broken(self, error: TransportError) -> CtbatchError | None:
@@ -293,6 +306,7 @@ class Delivery:
             self._maybe = self._before
             self._settlement.again()
             return s.breaker.failed(error.result)
+        s.breaker.reached()
         if error.result == "timeout":
             self._late = True
             s.measured.late()
@@ -301,9 +315,8 @@ class Delivery:
         return self._ambiguous(error.result, problem)
 
     def _ambiguous(self, what: str, problem: CtbatchError | None) -> CtbatchError | None:
-        progress = self._s.breaker.accepted > self._accepted
         words = f"sent, but no answer came that can be believed ({what})"
-        self._settlement.ambiguous(words, progress=progress)
+        self._settlement.ambiguous(words, accepted=self._s.breaker.accepted)
         return problem
 
     def _clean(self, words: str) -> str:

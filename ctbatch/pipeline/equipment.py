@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Self
@@ -32,7 +33,17 @@ from ctbatch.pipeline.stopping import Stop
 from ctbatch.pipeline.turns import Turns
 from ctbatch.settings import Endpoint, Settings
 
-__all__ = ["Equipment", "Keyring", "load_keys"]
+__all__ = ["Backoff", "Equipment", "Keyring", "load_keys"]
+
+Backoff = Callable[[int, str | None], float]
+"""Seconds to pause after so many tries, given the value of a Retry-After."""
+
+RETRIES_PER_SUCCESS = 1.0
+"""Retries slow down only where more than half of the attempts fail. The usual fifth starved a run in
+which three in ten failed: 6 batches a second where 75 were due (15 slots, 0.1 s a call), since every
+place filled with batches that waited up to a minute for the budget. The service is spared by the
+slots, the pauses and the outage rule already.
+"""
 
 NOWHERE = Endpoint(base_url="http://localhost:9")
 """Where a dry run would send to: nothing does, and nothing listens on the discard port."""
@@ -78,6 +89,7 @@ class Equipment:
         measured: Measurements,
         watcher: Watcher,
         stop: Stop,
+        backoff: Backoff | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
@@ -85,6 +97,9 @@ class Equipment:
         self._measured = measured
         self._watcher = watcher
         self._stop = stop
+        self._budget = RetryBudget(per_success=RETRIES_PER_SUCCESS)
+        self._rng = random.SystemRandom()
+        self._backoff = backoff
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -112,11 +127,10 @@ class Equipment:
     def stages(self, ledger: Ledger) -> Stages:
         """The stages that the deliveries of this process share."""
         delivery, keys, clock = self._settings.delivery, self._keys, time.monotonic
-        rng = random.SystemRandom()
         opening = None if keys is None else OpeningKeys(keys.client, keys.info)
         breaker = Breaker(
             clock,
-            lambda tries: backoff_s(tries, None, rng),
+            lambda tries: (self._backoff or self._jittered)(tries, None),
             give_up_after_s=delivery.give_up_after_s,
             sealed=keys is not None,
         )
@@ -134,13 +148,19 @@ class Equipment:
             tally=Tally(self._live, delivery.max_refused_percent),
             watcher=self._watcher,
             stop=self._stop,
-            backoff=lambda tries, retry_after: backoff_s(tries, retry_after, rng),
-            budget=RetryBudget(),
+            backoff=self._backoff or self._budgeted,
+            budget=self._budget,
             sleep=asyncio.sleep,
             clock=clock,
             on_ambiguous=delivery.on_ambiguous,
             late_s=delivery.timeout_s,
         )
+
+    def _jittered(self, tries: int, retry_after: str | None) -> float:
+        return backoff_s(tries, retry_after, self._rng)
+
+    def _budgeted(self, tries: int, retry_after: str | None) -> float:
+        return max(self._budget.spend(time.monotonic()), self._jittered(tries, retry_after))
 
     def _sender(self) -> Sender:
         settings, account = self._settings, self._settings.account

@@ -11,7 +11,9 @@ __all__ = ["Places"]
 
 
 class Places:
-    """At most ``batches`` batches of together ``size`` bytes; one batch is always let in."""
+    """At most ``batches`` batches; another is let in while those held are under ``size`` bytes, so
+    the last one may exceed it.
+    """
 
     def __init__(self, batches: int, size: int) -> None:
         self._batches = batches

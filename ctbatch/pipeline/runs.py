@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from ctbatch.pipeline.breaker import Tally
 from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
 from ctbatch.pipeline.continuing import Continuation, continue_from
 from ctbatch.pipeline.delivery import Delivery, Rehearsal
-from ctbatch.pipeline.equipment import Equipment, Keyring, load_keys
+from ctbatch.pipeline.equipment import Backoff, Equipment, Keyring, load_keys
 from ctbatch.pipeline.flow import Flow
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.places import Places
@@ -50,16 +51,20 @@ MAX_HELD_BYTES = 48_000_000
 
 
 async def run(
-    settings: Settings, *, watcher: Watcher | None = None, stop: Stop | None = None
+    settings: Settings,
+    *,
+    watcher: Watcher | None = None,
+    stop: Stop | None = None,
+    backoff: Backoff | None = None,
 ) -> Report:
-    """Upload the inputs and account for every line.
+    """Upload the inputs and account for every line. ``backoff`` replaces the usual pauses.
 
     Raises:
         UsageError: something on this machine has to be mended first; nothing was made or sent.
     """
     specs = await asyncio.to_thread(expand, settings.inputs)
     keys = await asyncio.to_thread(load_keys, settings)
-    execution = _Execution(settings, specs, keys, watcher or Silent(), stop or Stop())
+    execution = _Execution(settings, specs, keys, watcher or Silent(), stop or Stop(), backoff)
     return await execution.begin()
 
 
@@ -73,6 +78,7 @@ async def resume(
     resume_flags: Sequence[str] = (),
     watcher: Watcher | None = None,
     stop: Stop | None = None,
+    backoff: Backoff | None = None,
 ) -> Report:
     """Go on with a run: what is done is skipped, what may have arrived follows the policy.
 
@@ -93,7 +99,7 @@ async def resume(
     )
     specs = await asyncio.to_thread(expand, settings.inputs)
     loaded = await asyncio.to_thread(load_keys, settings)
-    execution = _Execution(settings, specs, loaded, watcher or Silent(), stop or Stop())
+    execution = _Execution(settings, specs, loaded, watcher or Silent(), stop or Stop(), backoff)
     return await execution.go_on(run_dir)
 
 
@@ -163,12 +169,14 @@ class _Execution:
         keys: Keyring | None,
         watcher: Watcher,
         stop: Stop,
+        backoff: Backoff | None,
     ) -> None:
         self._settings = settings
         self._specs = specs
         self._keys = keys
         self._watcher = watcher
         self._stop = stop
+        self._backoff = backoff
         self._mode = _mode(public_settings(settings))
         self._measured = Measurements()
         sizes = [spec.size for spec in specs]
@@ -182,14 +190,7 @@ class _Execution:
             equipment = await self._equip(stack)
             first = str(self._settings.inputs[0])
             run_dir = await asyncio.to_thread(rundir.create, self._settings.run_dir, first)
-            ledger = await self._open(stack, run_dir, create=True)
-            await ledger.put_sources(rows)
-            await ledger.put({
-                "run_id": uuid.uuid4().hex,
-                "mode": self._mode,
-                "started_at": now(),
-                "settings": public_settings(self._settings),
-            })  # fmt: skip
+            ledger = await self._begun(stack, run_dir, rows)
             start = Continuation(rows, {}, {}, frozenset())
             return await self._execute(equipment, ledger, run_dir, start)
 
@@ -197,7 +198,8 @@ class _Execution:
         """Run on from where an earlier process ended."""
         async with AsyncExitStack() as stack:
             equipment = await self._equip(stack)
-            ledger = await self._open(stack, run_dir, create=False)
+            await self._lock(stack, run_dir)
+            ledger = await stack.enter_async_context(await asyncio.to_thread(Ledger, run_dir))
             account = self._settings.account
             start = await asyncio.to_thread(
                 continue_from,
@@ -211,6 +213,32 @@ class _Execution:
                 self._tell(Level.WARNING, "files.moved", text)
             return await self._execute(equipment, ledger, run_dir, start)
 
+    async def _begun(
+        self, stack: AsyncExitStack, run_dir: Path, rows: Sequence[SourceRow]
+    ) -> Ledger:
+        """A ledger that says what is about to be run; if it cannot be written, nothing is left."""
+        await self._lock(stack, run_dir)
+        try:
+            async with AsyncExitStack() as opening:
+                made = await asyncio.to_thread(Ledger, run_dir, create=True)
+                ledger = await opening.enter_async_context(made)
+                await ledger.put_sources(rows)
+                await ledger.put({
+                    "run_id": uuid.uuid4().hex,
+                    "mode": self._mode,
+                    "started_at": now(),
+                    "settings": public_settings(self._settings),
+                })  # fmt: skip
+                stack.push_async_exit(opening.pop_all())
+        except (LedgerFailed, RunDirectoryError) as error:
+            await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
+            if isinstance(error, RunDirectoryError):
+                raise
+            remedy = "make room, or name another with --run-dir"
+            why = f"cannot be written ({error.why})"
+            raise RunDirectoryError(str(run_dir), why, remedy) from None
+        return ledger
+
     async def _equip(self, stack: AsyncExitStack) -> Equipment:
         equipment = Equipment(
             self._settings,
@@ -219,16 +247,15 @@ class _Execution:
             measured=self._measured,
             watcher=self._watcher,
             stop=self._stop,
+            backoff=self._backoff,
         )
         return await stack.enter_async_context(equipment)
 
-    async def _open(self, stack: AsyncExitStack, run_dir: Path, *, create: bool) -> Ledger:
-        """Lock the run directory and open its ledger."""
+    async def _lock(self, stack: AsyncExitStack, run_dir: Path) -> None:
+        """Hold the run directory for this process."""
         lock = rundir.locked(run_dir)
         await asyncio.to_thread(lock.__enter__)
         stack.push(lock)
-        ledger = await asyncio.to_thread(Ledger, run_dir, create=create)
-        return await stack.enter_async_context(ledger)
 
     async def _execute(
         self, equipment: Equipment, ledger: Ledger, run_dir: Path, start: Continuation

@@ -44,12 +44,19 @@ MAX_AMBIGUOUS_HALF = 3
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Records of a batch that go out in one request; ``tries`` lengthens the pause before it."""
+    """Records of a batch that go out in one request; ``tries`` lengthens the pause before it.
+
+    ``ambiguous`` counts its ambiguous answers, as far as another request was accepted since the one
+    before; ``accepted_at`` is the count of accepted requests at the last of them, ``refused_at``
+    that when it, or what it is a part of, was first refused.
+    """
 
     records: tuple[int, ...]
     tries: int = 0
     ambiguous: int = 0
     most_ambiguous: int = MAX_AMBIGUOUS
+    accepted_at: int | None = None
+    refused_at: int | None = None
 
 
 class Settlement:
@@ -73,15 +80,16 @@ class Settlement:
         self._transient: dict[int, int] = {}
         self._halving = False
         self._probes: set[int] = set()
-        self._first_refused_at: int | None = None
         self.hopeless = False
         """The canary's probes were all refused: the service refuses us, not a record."""
         if recorded is None or recorded.pending is None:
             self._pending = set(self._records)
-            self._take_invalid()
+            self._take_invalid(checked.refusals)
         else:
             self._base = recorded.counts
             self._pending = {r for r in self._records if checked.positions[r] in recorded.pending}
+            # Valid when it was recorded, not any more: other options for the checker.
+            self._take_invalid([r for r in checked.refusals if r.index in recorded.pending])
         self._pending_at_start = len(self._pending)
         self._work: deque[Piece] = deque()
         if self._pending:
@@ -89,12 +97,12 @@ class Settlement:
         if recorded is not None:
             self._take_up(recorded)
 
-    def _take_invalid(self) -> None:
+    def _take_invalid(self, refusals: Sequence[Refusal]) -> None:
         """Invalid lines are settled from the start."""
-        for refusal in self._checked.refusals:
+        for refusal in refusals:
             copied = refusal.place is None
             self._new.append((refusal, self._line(refusal.index) if copied else None))
-        self._base += Counts(invalid=len(self._checked.refusals))
+        self._base += Counts(invalid=len(refusals))
 
     def _take_up(self, recorded: Recorded) -> None:
         """Apply the ambiguity policy to what was on the wire when an earlier process ended."""
@@ -106,7 +114,7 @@ class Settlement:
         if maybe:
             rest = tuple(r for r in sorted(self._pending) if r not in set(maybe))
             self._work = deque(Piece(part) for part in (tuple(maybe), rest) if part)
-            self.ambiguous("the run ended before the answer came", progress=False)
+            self.ambiguous("the run ended before the answer came", accepted=0)
             if self._work:  # put together again what may go together, in line order
                 left = sorted(r for piece in self._work for r in piece.records)
                 self._work = deque([Piece(tuple(left))])
@@ -186,42 +194,45 @@ class Settlement:
         open_ = {piece.records[i] for i in mapped.candidates}
         refused = {piece.records[i]: entry for i, entry in mapped.refused.items()}
         self._pending.difference_update(set(piece.records) - open_ - refused.keys())
-        transient = [r for r, entry in refused.items() if entry.code == TRANSIENT_CODE]
+        transient: dict[int, Entry] = {}
         for record, entry in refused.items():
-            if entry.code != TRANSIENT_CODE:
+            if entry.code == TRANSIENT_CODE:
+                transient[record] = entry
+            else:
                 self._refuse(record, State.UNPROCESSED, entry.code, entry.words)
-        self._retry_transient(piece, transient, refused)
-        self._search(piece, open_)
+        if transient or open_:
+            self._resend(piece, transient, open_)
 
-    def _retry_transient(
-        self, piece: Piece, transient: Sequence[int], refused: dict[int, Entry]
-    ) -> None:
-        """Send records with code 555 again, with the later ones of the same identity."""
-        for record in transient:
-            self._transient[record] = self._transient.get(record, 0) + 1
-        tired = {r for r in transient if self._transient[r] >= MAX_TRANSIENT}
-        fresh = [r for r in transient if r not in tired]
-        again, held = self._resendable(fresh, piece.records, self._checked.unsafe)
-        for record in sorted(held | tired):
-            if record not in again:
-                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, refused[record].words)
-        if again:
-            self._pending |= again
-            rounds = max(self._transient[r] for r in transient)
-            self._work.appendleft(Piece(tuple(sorted(again)), tries=rounds))
+    def _resend(self, piece: Piece, transient: dict[int, Entry], open_: set[int]) -> None:
+        """Send again what a believed reply left open, with the later records of its identities.
 
-    def _search(self, piece: Piece, candidates: set[int]) -> None:
-        """Find refused records among candidates by sending those again, in halves, that may be."""
-        if not candidates:
+        ``transient`` are the records with code 555; among the ``open_`` ones are refused records,
+        which are searched for in halves.
+        """
+        for record in sorted(transient):
+            rounds = self._transient[record] = self._transient.get(record, 0) + 1
+            if rounds >= MAX_TRANSIENT or record in self._checked.unsafe:
+                words = transient.pop(record).words
+                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, words)
+        stored = self._checked.unsafe - open_  # not to be repeated, whatever the policy
+        blocked = stored | self._unsafe(open_)
+        again, held = self._resendable(open_ | transient.keys(), piece.records, blocked)
+        for record in sorted(held):
+            if record in open_:
+                words = "refused or stored: the service did not say which record it refused"
+                self._refuse(record, State.UNKNOWN, None, words)
+            else:
+                words = transient[record].words
+                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, words)
+        if not again:
             return
-        unsafe = self._unsafe(piece.records)
-        again, held = self._resendable(sorted(candidates), piece.records, unsafe)
-        words = "refused or stored: the service did not say which record it refused"
-        for record in sorted(held - again):
-            self._refuse(record, State.UNKNOWN, None, words)
-        if again:
-            self._pending |= again
-            self._push_halves(Piece(tuple(sorted(again)), tries=piece.tries))
+        self._pending |= again
+        tries = max((self._transient[r] for r in transient), default=0)
+        left = Piece(tuple(sorted(again)), tries=tries)
+        if open_.isdisjoint(again):
+            self._work.appendleft(left)
+        else:
+            self._push_halves(left)
 
     def refused(self, code: int | None, words: str, *, accepted: int, canary: bool) -> bool:
         """The request was refused as a whole; ``accepted`` counts the requests accepted so far.
@@ -229,30 +240,30 @@ class Settlement:
         Returns whether this speaks against the service: a batch refused twice, or a single record.
         """
         piece = self._work.popleft()
-        if self._first_refused_at is None:
-            self._first_refused_at = accepted
-            self._work.appendleft(replace(piece, tries=piece.tries + 1))
+        if piece.refused_at is None:
+            again = replace(piece, tries=piece.tries + 1, refused_at=accepted)
+            self._work.appendleft(again)
             return False
-        evidence = accepted > self._first_refused_at
-        if len(piece.records) == 1 and (self._halving or not canary):
-            self._suspect(piece, code, words, evidence=evidence)
-        elif canary and not self._halving:
+        single = len(piece.records) == 1
+        if canary and not self._halving:
             self._probe(piece)
-        else:
+        elif not single:
             self._push_halves(piece)
+        elif accepted > piece.refused_at:
+            self._refuse(piece.records[0], State.UNPROCESSED, code, words)
+        else:
+            self._put_off(piece)
         first, self._halving = not self._halving, True
-        return first or len(piece.records) == 1
+        return first or single
 
-    def _suspect(self, piece: Piece, code: int | None, words: str, *, evidence: bool) -> None:
-        """A single record was refused: blame it, or put it off until there is evidence."""
+    def _put_off(self, piece: Piece) -> None:
+        """A single record was refused, but without evidence: it goes last, before its followers."""
         record = piece.records[0]
-        if evidence:
-            self._refuse(record, State.UNPROCESSED, code, words)
-            return
         if record in self._probes:
             self._probes.discard(record)
             self.hopeless = not self._probes
-        followers = set(self._with_followers([record], sorted(self._pending))) - {record}
+        followers = self._followers(record)
+        taken = [other for other in self._work if not followers.isdisjoint(other.records)]
         kept = [
             replace(other, records=left)
             for other in self._work
@@ -260,7 +271,11 @@ class Settlement:
         ]
         self._work = deque([*kept, replace(piece, tries=piece.tries + 1)])
         if followers:
-            self._work.append(Piece(tuple(sorted(followers))))
+            # Where one of them was never in a refused request, the piece has not been refused yet.
+            known = all(other.refused_at is not None for other in taken)
+            self._work.append(
+                Piece(tuple(sorted(followers)), refused_at=piece.refused_at if known else None)
+            )
 
     def _probe(self, piece: Piece) -> None:
         """Send the first, a middle and a last record alone, then the rest.
@@ -275,10 +290,10 @@ class Settlement:
             free = (r for r in candidates if r not in shared and r not in chosen)
             chosen.extend([r for _, r in zip(range(1), free, strict=False)])
         self._probes = set(chosen)
-        self._work.extendleft(Piece((r,), tries=piece.tries) for r in reversed(chosen))
         left = tuple(r for r in piece.records if r not in self._probes)
         if left:
-            self._work.insert(len(chosen), Piece(left))
+            self._work.appendleft(replace(piece, records=left, tries=0))
+        self._work.extendleft(replace(piece, records=(r,)) for r in reversed(chosen))
 
     def _shared(self, records: Iterable[int]) -> set[int]:
         """The records that share an identity with another."""
@@ -297,8 +312,8 @@ class Settlement:
         else:
             self._push_halves(piece)
 
-    def ambiguous(self, words: str, *, progress: bool) -> None:
-        """It may have been stored. ``progress``: another reply was believed since it was sent."""
+    def ambiguous(self, words: str, *, accepted: int) -> None:
+        """It may have been stored; ``accepted`` counts the requests accepted so far."""
         piece = self._work.popleft()
         unsafe = self._unsafe(piece.records)
         for record in sorted(unsafe):
@@ -306,17 +321,16 @@ class Settlement:
         left = tuple(r for r in piece.records if r not in unsafe)
         if not left:
             return
-        count = piece.ambiguous + progress
+        count = piece.ambiguous + (piece.accepted_at is None or accepted > piece.accepted_at)
+        piece = replace(piece, records=left, ambiguous=count, accepted_at=accepted)
         if count < piece.most_ambiguous:
-            again = replace(piece, records=left, ambiguous=count, tries=piece.tries + 1)
-            self._work.appendleft(again)
+            self._work.appendleft(replace(piece, tries=piece.tries + 1))
         elif len(left) == 1:
             self._refuse(left[0], State.UNKNOWN, None, words)
         else:
-            self._push_halves(Piece(left, most_ambiguous=MAX_AMBIGUOUS_HALF))
+            self._push_halves(replace(piece, ambiguous=0, most_ambiguous=MAX_AMBIGUOUS_HALF))
 
-    # -- the parts of it
-    # ----------------------------------------------------------------------------
+    # -- the parts of it --------------------------------------------------------------------------
 
     def _unsafe(self, records: Iterable[int]) -> set[int]:
         """The records that the policy holds back when they may have been stored."""
@@ -334,30 +348,32 @@ class Settlement:
         )
 
     def _resendable(
-        self, records: Iterable[int], within: Sequence[int], unsafe: Set[int]
+        self, wanted: Set[int], within: Sequence[int], blocked: Set[int]
     ) -> tuple[set[int], set[int]]:
-        """Which records may be sent again, with their followers, and which must not be: those
-        that are unsafe to repeat, or have a later record of the same identity that is.
-        """
-        again: set[int] = set()
-        held: set[int] = set()
-        for record in records:
-            chain = [r for r in self._with_followers([record], within) if r not in self._refused]
-            if not unsafe.isdisjoint(chain):
-                held.add(record)
-            else:
-                again.update(chain)
-        return again, held
+        """Which records go out again so that the ``wanted`` ones do, and which of those must not.
 
-    def _with_followers(self, records: Iterable[int], within: Sequence[int]) -> list[int]:
-        """Records and all later ones, in ``within``, that share an identity with one of them."""
-        starts, names, chosen = set(records), set[str](), []
-        for record in within:
-            mine = self._names(record)
-            if record in starts or not names.isdisjoint(mine):
-                names |= mine
-                chosen.append(record)
-        return chosen
+        With a record go all later ones of its identities, and of theirs in turn; one that is
+        blocked, or has a blocked one among these, must not.
+        """
+        names = {r: self._names(r) for r in within if r not in self._refused}
+        stuck: set[int] = set()
+        tied: set[str] = set()
+        for record in reversed(names):
+            if record in blocked or not tied.isdisjoint(names[record]):
+                stuck.add(record)
+                tied |= names[record]
+        again: set[int] = set()
+        tied.clear()
+        for record, mine in names.items():
+            if (record in wanted and record not in stuck) or not tied.isdisjoint(mine):
+                again.add(record)
+                tied |= mine
+        return again, set(wanted & stuck)
+
+    def _followers(self, record: int) -> set[int]:
+        """The later records, of those pending, of its identities, and of theirs in turn."""
+        again, _ = self._resendable({record}, sorted(self._pending), frozenset())
+        return again - {record}
 
     def _names(self, record: int) -> frozenset[str]:
         checked = self._checked

@@ -7,7 +7,6 @@ here installs signal handlers; the command does and calls :meth:`Stop.request`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from ctbatch.errors import CtbatchError, Interrupted
 
@@ -20,7 +19,7 @@ class Stop:
     def __init__(self) -> None:
         self._now = asyncio.Event()
         self._draining = asyncio.Event()
-        self._listeners: list[Callable[[], None]] = []
+        self._requests = 0
         self.reason: CtbatchError | None = None
         """Why the run ends early: the first reason given."""
 
@@ -35,26 +34,17 @@ class Stop:
         return self._now.is_set()
 
     def request(self, signal_number: int) -> None:
-        """Ask to end gracefully; the second time, to end now."""
-        if self.draining and isinstance(self.reason, Interrupted):
+        """Ask to end gracefully; the second time, to end now, also where a failure came first."""
+        self._requests += 1
+        if self._requests > 1:
             self._now.set()
         self.fail(Interrupted(signal_number))
-        self._notify()
 
     def fail(self, reason: CtbatchError) -> None:
         """End gracefully because a part of the run cannot go on."""
         if not self.draining:
             self.reason = reason
             self._draining.set()
-            self._notify()
-
-    def on_request(self, listener: Callable[[], None]) -> None:
-        """Have a function called at each request."""
-        self._listeners.append(listener)
-
-    def _notify(self) -> None:
-        for listener in self._listeners:
-            listener()
 
     async def wait_now(self) -> None:
         """Wait until the run is asked to end without draining."""

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Desk", "Ended", "Rows", "Started", "until"]
+__all__ = ["CTBATCH", "Desk", "Ended", "Rows", "Started", "until"]
 
 DEADLINE_S = 30.0
 """No step of a test takes longer, not even on a busy machine."""
 
-_PYTHON = (sys.executable, "-W", "error", "-X", "dev", "-m", "ctbatch")
+CTBATCH = (sys.executable, "-W", "error", "-X", "dev", "-m", "ctbatch")
 
 # Development mode has asyncio tell of callbacks over 0.1 s; on a busy machine an import is one.
 _SLOW_CALLBACK = re.compile(r"^.*asyncio: Executing .* took .* seconds\n", re.MULTILINE)
@@ -80,7 +80,7 @@ class Started:
         self._out, self._err = cwd / f".{name}.out", cwd / f".{name}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [*_PYTHON, *args],
+                [*CTBATCH, *args],
                 env=env,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL if stdin is None else stdin,

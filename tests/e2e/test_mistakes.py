@@ -91,7 +91,11 @@ def test_an_array_from_a_pipe_is_refused_before_anything_is_sent(
     ids=lambda value: "" if isinstance(value, list) else None,
 )
 def test_a_setting_that_is_missing_or_wrong(
-    desk: Desk, service: Service, args: tuple[str, ...], env: dict[str, str | None], words: list[str]
+    desk: Desk,
+    service: Service,
+    args: tuple[str, ...],
+    env: dict[str, str | None],
+    words: list[str],
 ) -> None:
     """The message names the variable to set or the option to mend."""
     _refused(desk.upload(desk.write("u.ndjson", *profiles(1)), *args, env=env), desk, *words)
@@ -125,11 +129,10 @@ def test_a_run_directory_that_exists_is_not_touched(desk: Desk) -> None:
     kept.write_text("mine")
     ended = desk.upload(users)
     assert ended.code == 2
-    assert "--run-dir" in ended.complaint
+    assert "not empty" in ended.complaint
     assert [path.name for path in kept.parent.iterdir()] == ["kept"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_a_run_directory_that_cannot_be_made(desk: Desk, service: Service) -> None:
     """Below a file there is no room for a directory: exit 2, nothing sent, nothing left."""
     users = desk.write("u.ndjson", *profiles(1))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.command import Desk, Started, until
+from tests.e2e.command import CTBATCH, Desk, Started, until
 from tests.e2e.people import counter, identities, mixture, profile, profiles
 from tests.e2e.service import Service
 
@@ -106,7 +106,9 @@ def test_a_second_signal_stops_at_once(desk: Desk, service: Service) -> None:
 def _draining(desk: Desk, started: Started) -> bool:
     """Whether the signal was taken: its handler has run once nothing is pending any more."""
     status = Path(f"/proc/{started.pid}/status").read_text()
-    pending = [line.split()[1] for line in status.splitlines() if line.startswith(("ShdPnd", "SigPnd"))]
+    pending = [
+        line.split()[1] for line in status.splitlines() if line.startswith(("ShdPnd", "SigPnd"))
+    ]
     return all(int(mask, 16) == 0 for mask in pending)
 
 
@@ -145,30 +147,27 @@ def test_a_closed_standard_output_is_no_traceback(desk: Desk) -> None:
     """``ctbatch run … | head -1``: no traceback, whatever was still to be printed."""
     users = desk.write("users.ndjson", *mixture(30))
     shell = (
-        '"$@" 2> err | head -c 1 > /dev/null; echo ${PIPESTATUS[0]} > code; '
-        'exec 3>&1; { "$@" --run-dir run2 2>> err; echo $? >> code; } | true'
+        '"$@" --run-dir 1 2> err | true; echo ${PIPESTATUS[0]} > codes; '
+        '"$@" --run-dir 2 2>> err | head -c 1; echo ${PIPESTATUS[0]} >> codes'
     )
-    python = [*_python(), "run", str(users), "--emulator"]
-    subprocess.run(["bash", "-c", shell, "x", *python], cwd=desk.cwd, env=desk.env(), check=False)
+    command = ["bash", "-c", shell, "bash", *CTBATCH, "run", str(users)]
+    subprocess.run(command, cwd=desk.cwd, env=desk.env(), stdout=subprocess.PIPE, check=True)
     err = (desk.cwd / "err").read_text()
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
     assert "Exception ignored" not in err
-
-
-def _python() -> list[str]:
-    from tests.e2e.command import _PYTHON
-
-    return list(_PYTHON)
+    assert "bug" not in err
+    for code in (desk.cwd / "codes").read_text().split():
+        assert code in {"3", "141"}, err
 
 
 def test_the_report_of_a_run_says_where_it_stands(desk: Desk, service: Service) -> None:
     """``report`` tells running, killed and finished runs apart; a running one stays untouched."""
-    service.configure(latency_s=0.2)
+    service.configure(faults=["hang=after-2"])
     users = desk.write("users.ndjson", *profiles(100))
     args = ("run", users, "--batch-size", 5, "--concurrency", 2, "--run-dir", "run")
     started = desk.start(*args)
-    _under_way(service, started)
+    until("requests that hang", lambda: len(service.requests()) >= 4)
     running = desk.ctbatch("report", "run", "--json")
     assert running.code == 0
     assert running.report["state"] == "running"
@@ -181,32 +180,29 @@ def test_the_report_of_a_run_says_where_it_stands(desk: Desk, service: Service) 
     killed = desk.ctbatch("report", "run", "--json")
     assert killed.report["state"] == "killed"
     assert killed.report["resume"] == "ctbatch resume run"
-    assert killed.report["lines"]["maybe_sent"] > 0
-    service.configure(latency_s=0)
+    assert killed.report["lines"]["maybe_sent"] >= 10
+    service.configure(faults=[])
     finished = desk.ctbatch("resume", "--json", "run")
     assert finished.code == 0
     assert finished.report["state"] == "complete"
     assert desk.ctbatch("report", "run", "--json").report == finished.report
 
 
-def test_what_must_not_be_repeated_is_held_back_after_a_crash(
-    desk: Desk, service: Service
-) -> None:
+def test_what_must_not_be_repeated_is_held_back_after_a_crash(desk: Desk, service: Service) -> None:
     """kill -9 with counters on the wire: they become unknown and are listed, never sent twice."""
     service.configure(faults=["hang=after-2"])
     lines = [profile("a"), profile("b"), *[counter(name) for name in identities(8)]]
     users = desk.write("users.ndjson", *lines)
-    started = desk.start(
-        "run", users, "--batch-size", 1, "--concurrency", 2, "--run-dir", "run"
-    )
+    started = desk.start("run", users, "--batch-size", 1, "--concurrency", 2, "--run-dir", "run")
     until("requests that hang", lambda: len(service.requests()) >= 4)
     started.kill()
     service.configure(faults=[])
     ended = desk.ctbatch("resume", "run", "--json")
     assert ended.code == 3
     unknown = desk.run.lines("unknown")
-    assert 0 < len(unknown) <= 2
+    assert 2 <= len(unknown) <= 4  # as many as --concurrency, and two that were next
     assert ended.report["lines"]["unknown"] == len(unknown)
     assert ended.report["lines"]["processed"] == 10 - len(unknown)
     assert [state for _, state, _ in desk.run.places("unknown")] == ["unknown"] * len(unknown)
-    assert sorted(service.identities()) == sorted(["a", "b", *identities(8)])
+    stored = service.identities()
+    assert len(stored) == len(set(stored))

@@ -1,0 +1,300 @@
+"""Where what was read goes: standard output, or a file with a note of how to go on.
+
+Invariants:
+
+1. A file is made for its owner only (0600) and never written over.
+2. The note (``FILE.cursor``) is replaced, by write, sync and rename, only after what it counts is
+   on the disk. So at any instant the file's first ``bytes`` bytes are whole pages, and the note's
+   cursor is that of the page that follows; what is beyond is cut off when a download goes on.
+3. The note goes when the download is complete.
+
+Compressed files are members (gzip) or frames (zstd), one a page: each ends where a note may point,
+and together they are an ordinary file of their kind.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import orjson
+
+from ctbatch.cli import streams
+from ctbatch.errors import InputError, OutputBroke, SettingsError
+
+__all__ = ["Note", "OutputFile", "Sink", "Stdout", "note_path", "open_sink"]
+
+_SCHEMA = 1
+_MODE = 0o600
+_SUFFIX = ".cursor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """How to go on: what is downloaded, from where, and how far it is. ``query`` is a digest."""
+
+    path: str
+    account_id: str
+    host: str
+    query: str
+    cursor: str = field(repr=False)
+    bytes: int = 0
+    records: int = 0
+
+    @classmethod
+    def load(cls, path: Path) -> Note:
+        """Read it. May block; raises :class:`InputError`."""
+        try:
+            values = orjson.loads(path.read_bytes())
+            if values.pop("schema") != _SCHEMA:
+                raise ValueError
+            note = cls(**values)
+            if not all(isinstance(getattr(note, name), kind) for name, kind in _KINDS):
+                raise TypeError
+        except FileNotFoundError:
+            why = "is not there, so there is nothing to go on with"
+            remedy = "a download that is complete has none; else start again"
+            raise InputError(str(path), why, remedy) from None
+        except OSError as error:
+            raise InputError(str(path), f"cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(str(path), "is not a note of a download", "start again") from None
+        return note
+
+    def save(self, path: Path) -> None:
+        """Put it in the place of the one before. May block."""
+        new = path.with_name(f"{path.name}.new")
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE), "wb") as file:
+            file.write(orjson.dumps({"schema": _SCHEMA, **asdict(self)}))
+            _sync(file)
+        new.replace(path)
+
+
+_KINDS = (
+    ("path", str),
+    ("account_id", str),
+    ("host", str),
+    ("query", str),
+    ("cursor", str),
+    ("bytes", int),
+    ("records", int),
+)
+
+
+def note_path(output: Path) -> Path:
+    """Where the note of an output is; a note's own name is taken for what it is."""
+    return output if output.name.endswith(_SUFFIX) else output.with_name(output.name + _SUFFIX)
+
+
+class Sink(Protocol):
+    """Where records go. All methods may block."""
+
+    gone: bool
+    """Whether nobody takes what is written any more."""
+
+    def put(self, data: bytes) -> None:
+        """Write whole lines."""
+        ...
+
+    def mark(self, cursor: str, records: int) -> None:
+        """Note that everything up to here is written and ``cursor`` goes on."""
+        ...
+
+    def finish(self) -> None:
+        """It is complete."""
+        ...
+
+    def close(self) -> None:
+        """Let go, complete or not."""
+        ...
+
+
+class Stdout:
+    """Standard output, as bytes: no encoding of a terminal changes a record."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    def put(self, data: bytes) -> None:
+        """Write, unless the reader left."""
+        out = sys.stdout
+        buffer = getattr(out, "buffer", None)
+        if buffer is None:
+            streams.out_bytes(data)
+            return
+        try:
+            out.flush()
+            buffer.write(data)
+            buffer.flush()
+        except BrokenPipeError:
+            self.gone = True
+        except OSError as error:
+            raise OutputBroke("standard output", error.strerror or "it failed") from None
+        self.gone = self.gone or _reader_left(buffer)
+
+    def mark(self, cursor: str, records: int) -> None:
+        """Nothing: what went down a pipe cannot be gone on with."""
+
+    def finish(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class OutputFile:
+    """A file; ``note`` is that of the download it belongs to, if it can go on (without its cursor
+    when it is new).
+    """
+
+    def __init__(self, path: Path, *, note: Note | None = None, goes_on: bool = False) -> None:
+        """Make the file, or open it and cut it to what its note counts. Raises
+        :class:`SettingsError` and :class:`InputError`.
+        """
+        self.gone = False
+        self.path = path
+        self.note = note
+        self._pack = _packer(path)
+        self._marked = goes_on
+        self._file = _reopen(path, note) if goes_on and note is not None else _create(path)
+        self._size = note.bytes if goes_on and note is not None else 0
+
+    def put(self, data: bytes) -> None:
+        """Append. Raises :class:`OutputBroke`."""
+        if data:
+            self._write(self._pack(data))
+
+    def mark(self, cursor: str, records: int) -> None:
+        """Sync, then replace the note. Raises :class:`OutputBroke`."""
+        if self.note is None:
+            return
+        self.note = replace(self.note, cursor=cursor, bytes=self._size, records=records)
+        try:
+            _sync(self._file)
+            self.note.save(note_path(self.path))
+        except OSError as error:
+            raise self._broken(error) from None
+        self._marked = True
+
+    def finish(self) -> None:
+        """Sync and take the note away. An empty archive is one of nothing."""
+        if not self._size:
+            self._write(self._pack(b""))
+        try:
+            _sync(self._file)
+            if self.note is not None:
+                note_path(self.path).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._broken(error) from None
+        self._marked = True
+
+    def close(self) -> None:
+        """Close. A file that was made and of which nothing is noted goes: it would be in the way
+        of another try.
+        """
+        self._file.close()
+        if not self._marked and not self._size:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise self._broken(error) from None
+        self._size += len(data)
+
+    def _broken(self, error: OSError) -> OutputBroke:
+        return OutputBroke(str(self.path), error.strerror or "it failed")
+
+
+def open_sink(output: Path | None, note: Note | None = None, *, goes_on: bool = False) -> Sink:
+    """Standard output unless a file is named. May block; raises as :class:`OutputFile`."""
+    if output is None or str(output) == "-":
+        return Stdout()
+    return OutputFile(output, note=note, goes_on=goes_on)
+
+
+def _create(path: Path) -> BinaryIO:
+    remedy = "choose another name"
+    try:
+        # Made with its mode, so that there is no moment at which others can read it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    except FileExistsError:
+        if note_path(path).exists():
+            remedy += f", or go on with it: --continue {path}"
+        raise SettingsError("--output", f"{path} exists already", remedy) from None
+    except OSError as error:
+        raise SettingsError("--output", f"{path} cannot be made ({error.strerror})") from None
+    return os.fdopen(descriptor, "wb")
+
+
+def _reopen(path: Path, note: Note) -> BinaryIO:
+    try:
+        file = path.open("r+b")
+    except OSError as error:
+        raise InputError(str(path), f"cannot be gone on with ({error.strerror})") from None
+    try:
+        _lock(path, file)
+        if file.seek(0, os.SEEK_END) < note.bytes:
+            why = f"is shorter than the {note.bytes:,} bytes that were written to it"
+            raise InputError(str(path), why, "somebody changed it: start again, into another file")
+        file.truncate(note.bytes)
+        file.seek(note.bytes)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _lock(path: Path, file: BinaryIO) -> None:
+    """Two processes going on with one file would mix their pages."""
+    if sys.platform == "win32":
+        return
+    import fcntl  # noqa: PLC0415  # not on Windows
+
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(str(path), "is being written by another process") from None
+    except OSError:
+        return  # a file system without locks
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _packer(path: Path) -> Callable[[bytes], bytes]:
+    """What a page becomes: by the name of the file."""
+    if path.suffix == ".gz":
+        from isal import igzip  # noqa: PLC0415  # only if asked for
+
+        return lambda data: bytes(igzip.compress(data))
+    if path.suffix == ".zst":
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # noqa: PLC0415  # only if asked for
+        else:
+            from backports import zstd  # noqa: PLC0415  # only if asked for
+
+        return zstd.compress
+    return bytes
+
+
+def _reader_left(buffer: BinaryIO) -> bool:
+    """Whether the other end of a pipe is closed: then a download would go on for nobody."""
+    if sys.platform == "win32":
+        return False
+    try:
+        poll = select.poll()
+        poll.register(buffer.fileno(), 0)
+        return any(what & select.POLLERR for _, what in poll.poll(0))
+    except (OSError, ValueError, AttributeError):
+        return False
