@@ -18,7 +18,7 @@ import orjson
 from ctbatch.api.transport import Reply
 from ctbatch.api.wire import HPKE_MEDIA_TYPE, clean_words
 from ctbatch.crypto.hpke import OpeningKeys
-from ctbatch.errors import NotSealedError, OpenError
+from ctbatch.errors import CiphertextCutError, NotSealedError, OpenError
 
 __all__ = ["Answer", "Form", "Kind", "read_answer"]
 
@@ -101,10 +101,12 @@ def read_answer(
     if opening is not None:
         try:
             text, form = opening.open(reply.body).plaintext, Form.SEALED
-        except NotSealedError:
+        except (CiphertextCutError, NotSealedError):
             pass
         except OpenError as error:
-            return Answer(reply.status, Form.UNOPENED, why=error.why)
+            # A gateway's page in an odd encoding must not pass for a sign of encryption.
+            if not reply.content_type.startswith("text/"):
+                return Answer(reply.status, Form.UNOPENED, why=error.why)
     elif reply.content_type == HPKE_MEDIA_TYPE:
         return Answer(reply.status, Form.UNOPENED, why="there is no private key at hand")
     try:

@@ -39,6 +39,10 @@ UNOPENED_TRIES = 3
 """As in a run: three answers in a row that do not open stop it."""
 
 
+TELL_AT = 3
+"""One 429 or one stale connection is everyday; the third failure of one question is not."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How long one question is asked again: without a usable answer, and while the service works.
@@ -207,12 +211,14 @@ class Asker:
 
 
 def _tell(question: _Question, heard: Heard) -> None:
-    """Log the first wait of each kind where a person sees it, the others for the curious."""
+    """Log where a person sees it what takes long: the first time that the service is still working,
+    and when one question has failed a few times; the rest for the curious.
+    """
     waiting = heard.sense is Sense.IN_PROGRESS
-    first = question.asked == 1 or waiting is not question.waiting
-    question.waiting = waiting
+    worth_telling = not question.waiting if waiting else question.asked == TELL_AT
+    question.waiting = question.waiting or waiting
     _LOG.log(
-        logging.WARNING if first else logging.INFO,
+        logging.WARNING if worth_telling else logging.INFO,
         "ask.again: %s %s, attempt %d: %s",
         question.method,
         question.path,

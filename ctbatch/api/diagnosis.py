@@ -264,9 +264,11 @@ def _observed(reply: Answer, query: Answer | None) -> str:
 def _combination(plain: Answer, reply: Answer, query: Answer | None) -> dict[str, Fact]:
     """What was observed, in the columns of the vendor's table."""
     succeeded = _seals(reply) if query is None else _seals(query)
-    possible = features(headers=True, sealed=True, succeeded=_seals(reply) or succeeded)
-    telling = Kind.BUSY not in {plain.kind, reply.kind} and (
-        _seals(reply) or reply.kind is Kind.ACCEPTED or plain.kind is Kind.ACCEPTED
+    on = _seals(reply) or succeeded
+    possible = features(headers=True, sealed=True, succeeded=on)
+    # A refusal is one of encryption only where another form was accepted, and nobody was busy.
+    telling = on or (
+        Kind.BUSY not in {plain.kind, reply.kind} and Kind.ACCEPTED in {plain.kind, reply.kind}
     )
     feature = {True: "on", False: "off"}[True in possible] if telling else "unknown"
     # Of a plain look-up that nobody answered, nothing can be said.
@@ -326,11 +328,11 @@ def _of_opened(query: Answer, facts: dict[str, Fact]) -> Finding:
 
 def _of_refused(query: Answer, reply: Answer, facts: dict[str, Fact]) -> Finding:
     """Refused: with encryption known to be on, it is about the keys."""
+    if not _seals(reply):
+        text = f"{query.told()}: a consequence of the state of encryption, see above"
+        return Finding(Step.ROUND_TRIP, Status.REMOTE, text, facts=facts)
     refused = explain(headers=True, sealed=True, succeeded=False)
     _, server_key, info, gateway = refused.remedies
-    if not _seals(reply):
-        text = f"{query.told()}: {refused.meaning}"
-        return Finding(Step.ROUND_TRIP, Status.REMOTE, text, refused.remedies, facts)
     text = f"{query.told()}: encryption is enabled, but the service cannot open what we seal"
     # Both directions broken at once have one common cause: the context.
     keys = (info, server_key) if reply.form is Form.UNOPENED else (server_key, info)

@@ -35,7 +35,7 @@ class UsableKeys:
 def inspect(files: KeyFiles | None, account: Account | None) -> tuple[UsableKeys, list[Finding]]:
     """Read both keys and say what they are; blocks."""
     if files is None:
-        why = "no key files are given"
+        why = "the settings name no two key files"
         return UsableKeys(), [skipped(Step.KEYS, why), skipped(Step.PERMISSIONS, why)]
     insist = files.insecure_permissions
     read_client = partial(load_private, passphrase=files.passphrase)
@@ -50,14 +50,15 @@ def inspect(files: KeyFiles | None, account: Account | None) -> tuple[UsableKeys
         )
         found.insert(0, failure(Step.KEYS, error))
         server = None
-    text = files.info or (account.id if account else "")
-    if not text:  # nothing can be sealed without its context
+    info = (files.info or (account.id if account else "")).encode()
+    if not info:  # nothing can be sealed without its context
         return UsableKeys(), found
+    opening = OpeningKeys(client, info) if client else None
     try:
-        sealing = SealingKey(server, text.encode()) if server else None
+        return UsableKeys(SealingKey(server, info) if server else None, opening), found
     except KeysetError as error:
-        return UsableKeys(), [failure(Step.KEYS, replace(error, path=str(files.server))), *found]
-    return UsableKeys(sealing, OpeningKeys(client, text.encode()) if client else None), found
+        found.insert(0, failure(Step.KEYS, replace(error, path=str(files.server))))
+        return UsableKeys(None, opening), found
 
 
 def _read(

@@ -52,7 +52,9 @@ async def look(endpoint: Endpoint, look_up: Addresses, clock: Callable[[], float
             way = replace(way, addresses=tuple(await look_up(host, port)))
     except TimeoutError:
         return replace(way, why_no_address="the name service did not answer in time")
-    except (OSError, UnicodeError) as error:  # UnicodeError: no such name can be
+    except UnicodeError:  # from the codec for international names
+        return replace(way, why_no_address="there can be no such name")
+    except OSError as error:
         return replace(way, why_no_address=_reason(error))
     way = await _reach(way, port)
     if not way.connected or way.plain or way.proxied:
@@ -116,11 +118,10 @@ def _security(transport: asyncio.Transport, now: float) -> Security:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: OSError) -> str:
     """The system's words; never a foreign message, which may hold more."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, socket.gaierror):
         return error.strerror or "no address"
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else "it broke"
+    return os.strerror(error.errno) if error.errno else "the connection broke"

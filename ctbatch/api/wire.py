@@ -342,19 +342,25 @@ def clean_words(words: str, *records: Json) -> str:
     bytes.
     """
     cut = len(words) > _MAX_READ
-    words = _NUMBER_WORDS.sub("", words[:_MAX_READ])
-    values = {value for record in records for value in _strings(record) if len(value) > 2}
+    words = _flat(_NUMBER_WORDS.sub("", words[:_MAX_READ]))
+    values = {flat for record in records for v in _strings(record) if len(flat := _flat(v)) > 2}
     longest_first = sorted(values - _API_WORDS, key=lambda value: (-len(value), value))
     for value in longest_first:
         words = words.replace(value, "…")
     if cut and longest_first:  # the end may be half a value, or half an address
         words = words[: -len(longest_first[0])]
-    words = "".join(c if c.isprintable() else " " for c in words)
     kept = words.split()[: -1 if cut else None]
     words = " ".join("…" if "@" in word else word for word in kept)
     words = _LONG_NUMBER.sub("…", words)
     encoded = words.encode("utf-8", "replace")
     return encoded[:MAX_WORDS_BYTES].decode("utf-8", "ignore").strip()
+
+
+def _flat(text: str) -> str:
+    """The text on one line, with single blanks and without control characters."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def _strings(value: Json) -> Iterator[str]:

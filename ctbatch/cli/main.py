@@ -44,7 +44,7 @@ Upload for real:
 
     export CLEVERTAP_ACCOUNT_ID=... CLEVERTAP_PASSCODE=...
 
-    export CTBATCH_SERVER_KEY=server.json CTBATCH_CLIENT_KEY=ctbatch-keys/private.json
+    export CTBATCH_SERVER_KEY=server.json CTBATCH_CLIENT_KEY=ctbatch-keys/client-private.json
 
     ctbatch run users.ndjson --region in1
 

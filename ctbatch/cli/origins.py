@@ -122,12 +122,12 @@ def _endpoint(connection: Connection, env: Environment) -> Origin:
     """Region or URL; a flag for either hides both variables."""
     choices = [
         ("--base-url", _without_login(connection.base_url)),
-        ("--region", connection.region),
+        ("--region", _region(connection.region)),
     ]
     if connection.region is None and connection.base_url is None:
         choices = [
             ("CLEVERTAP_BASE_URL", _without_login(env.get("CLEVERTAP_BASE_URL"))),
-            ("CLEVERTAP_REGION", env.get("CLEVERTAP_REGION")),
+            ("CLEVERTAP_REGION", _region(env.get("CLEVERTAP_REGION"))),
         ]
     return _either("endpoint", *choices, ("default", "region eu1"))
 
@@ -151,6 +151,10 @@ def _finding(found: Origin) -> Finding:
 
 def _shown(path: object) -> str | None:
     return None if path is None else str(path)
+
+
+def _region(code: str | None) -> str | None:
+    return code and f"region {code}"
 
 
 def _without_login(url: str | None) -> str | None:

@@ -1,0 +1,349 @@
+"""``events`` and ``profiles`` write every record once, for the owner only, and can go on."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ctbatch.cli.main import main
+from ctbatch.cli.outputs import Note, OutputFile, note_path
+from ctbatch.errors import InputError, OutputBroke, SettingsError
+from tests.cli.service import Service, served
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX modes, signals and devices")
+EVENTS = ["events", "Bought", "--from", "19700101", "--to", "20241003", "--batch-size", "3"]
+NOTE = Note(path="/1/x", account_id="A", host="h", query="q", cursor="")
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """An emulator with ten events, and the environment that points at it."""
+    for name in list(os.environ):
+        if name.startswith(("CLEVERTAP_", "CTBATCH_")):
+            monkeypatch.delenv(name)
+    with served() as service:
+        service.fill(10)
+        for name, value in service.env.items():
+            monkeypatch.setenv(name, value)
+        yield service
+
+
+def numbers(data: bytes) -> list[int]:
+    """The events' numbers in NDJSON."""
+    return [orjson.loads(line)["event_props"]["n"] for line in data.splitlines()]
+
+
+def test_events_go_to_standard_output(
+    service: Service, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Records and nothing else there; where they come from and how many on standard error."""
+    assert main(EVENTS) == 0
+    out, err = capfdbinary.readouterr()
+    assert numbers(out) == list(range(10))
+    assert b"end-to-end encrypted, account TEST-EMU-0001" in err
+    assert b"10 records in 4 pages" in err
+    assert main([*EVENTS, "--quiet"]) == 0
+    assert not capfdbinary.readouterr().err
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("name", "unpack"),
+    [("e.ndjson", bytes), ("e.ndjson.gz", gzip.decompress), ("e.zst", zstd.decompress)],
+)
+def test_a_file_is_new_private_and_whole(
+    service: Service, tmp_path: Path, name: str, unpack: Callable[[bytes], bytes]
+) -> None:
+    """Compressed by its name; no note is left; it is not written over."""
+    path = tmp_path / name
+    assert main([*EVENTS, "-o", str(path)]) == 0
+    assert numbers(unpack(path.read_bytes())) == list(range(10))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [found.name for found in tmp_path.iterdir()] == [name]
+    assert main([*EVENTS, "-o", str(path)]) == 2
+    assert numbers(unpack(path.read_bytes())) == list(range(10))
+
+
+@pytest.mark.parametrize("name", ["e", "e.gz", "e.zst"])
+def test_nothing_found_is_an_ordinary_file(service: Service, tmp_path: Path, name: str) -> None:
+    """Also where it is compressed: an archive of nothing."""
+    path = tmp_path / name
+    args = ["events", "Bought", "--from", "20240101", "--to", "20240102", "-o", str(path)]
+    assert main(args) == 0
+    data = path.read_bytes()
+    unpack = {"e.gz": gzip.decompress, "e.zst": zstd.decompress}.get(name, bytes)
+    assert unpack(data) == b""
+
+
+@pytest.mark.parametrize("name", ["e.ndjson", "e.ndjson.gz", "e.zst"])
+def test_an_interrupted_download_goes_on(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """With the command that was printed; half a page that was written is cut off first."""
+    path = tmp_path / name
+    service.configure(faults=("401=after-3",))
+    assert main([*EVENTS, "-o", str(path)]) == 5
+    err = capsys.readouterr().err
+    note = Note.load(note_path(path))
+    assert note.records == 6
+    assert stat.S_IMODE(note_path(path).stat().st_mode) == 0o600
+    assert note.cursor not in err
+    with path.open("ab") as file:
+        file.write(b"half a page")
+    found = re.search(r"go on with\n(ctbatch .*)\n", err)
+    assert found is not None
+    command = shlex.split(found[1])
+    service.configure(faults=())
+    assert main(command[1:]) == 0
+    unpack = {"e.ndjson.gz": gzip.decompress, "e.zst": zstd.decompress}.get(name, bytes)
+    assert numbers(unpack(path.read_bytes())) == list(range(10))
+    assert [found.name for found in tmp_path.iterdir()] == [name]
+    assert main(command[1:]) == 2
+    assert "nothing to go on with" in capsys.readouterr().err
+
+
+def test_going_on_refuses_what_is_not_the_same(
+    service: Service,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another query, account or output would mix two downloads."""
+    path = tmp_path / "e"
+    service.configure(faults=("401=after-2",))
+    assert main([*EVENTS, "-o", str(path)]) == 5
+    service.configure(faults=())
+    note = str(note_path(path))
+    for args, said in (
+        (["events", "Other", *EVENTS[2:], "--continue", note], "another query"),
+        (["profiles", "--continue", note], "another endpoint"),
+        (["events", "--continue", note, "-o", str(tmp_path / "f")], "another file"),
+        (["events", "--continue", note, "--account-id", "TEST-OTHER-1"], "another account"),
+        (["events", "--continue", str(tmp_path / "f")], "nothing to go on"),
+        ([*EVENTS, "-o", str(path)], "--continue"),
+    ):
+        assert main(args) == 2
+        assert said in capsys.readouterr().err
+    assert main([*EVENTS, "--continue", str(path), "-o", str(path)]) == 0
+    assert numbers(path.read_bytes()) == list(range(10))
+
+
+def test_a_failure_before_the_first_page_leaves_nothing_behind(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command works once it is mended."""
+    path = tmp_path / "e"
+    args = ["events", "Sold", *EVENTS[2:], "-o", str(path)]
+    assert main(args) == 5
+    err = capsys.readouterr().err
+    assert "Invalid event" in err
+    assert "go on with" not in err
+    assert [found.name for found in tmp_path.iterdir()] == []
+
+
+def test_an_expired_cursor_is_not_offered_to_go_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how to start again."""
+    now = [20_000 * 86_400.0]
+    with served(clock=lambda: now[0]) as service:
+        for name, value in service.env.items():
+            monkeypatch.setenv(name, value)
+        service.fill(10)
+        service.configure(faults=("401=after-2",))
+        path = tmp_path / "e"
+        assert main([*EVENTS, "-o", str(path)]) == 5
+        service.configure(faults=())
+        capsys.readouterr()
+        now[0] += 5 * 3600
+        assert main(["events", "--continue", str(path)]) == 4
+    err = capsys.readouterr().err
+    assert "has expired" in err
+    assert "tart again" in err
+    assert "go on with" not in err
+
+
+def test_profiles_come_by_a_query_file(
+    service: Service,
+    tmp_path: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From a file or standard input."""
+    query = b'{"event_name": "Bought", "from": 19700101, "to": 20241003}'
+    (tmp_path / "q.json").write_bytes(query)
+    assert main(["profiles", "--query", str(tmp_path / "q.json")]) == 0
+    out = capfdbinary.readouterr().out
+    assert [orjson.loads(line)["identity"] for line in out.splitlines()] == ["a"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(query)))
+    assert main(["profiles", "--query", "-", "-o", "-"]) == 0
+    assert capfdbinary.readouterr().out == out
+    assert main(["events", "--query", str(tmp_path / "q.json")]) == 0
+    assert numbers(capfdbinary.readouterr().out) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["events"], "NAME"),
+        (["events", "A", "--from", "20240101"], "--to"),
+        (["events", "A", "--from", "yesterday", "--to", "20240101"], "--from"),
+        ([*EVENTS, "--batch-size", "5001"], "--batch-size"),
+        ([*EVENTS, "--timeout", "0"], "--timeout"),
+        ([*EVENTS, "--give-up-after", "-1"], "--give-up-after"),
+        ([*EVENTS, "--log-level", "loud"], "--log-level"),
+        ([*EVENTS, "--query", "no/such/file"], "no/such/file"),
+        ([*EVENTS, "-o", "no/such/directory/e"], "cannot be made"),
+        (["profiles"], "--query"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    service: Service, capsys: pytest.CaptureFixture[str], args: list[str], said: str
+) -> None:
+    """Nothing is sent."""
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert not out
+    assert "Traceback" not in err
+
+
+def test_missing_settings_name_what_to_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Account first, then keys; plaintext is asked for by name."""
+    for name in list(os.environ):
+        if name.startswith(("CLEVERTAP_", "CTBATCH_")):
+            monkeypatch.delenv(name)
+    assert main(EVENTS) == 2
+    assert "CLEVERTAP_ACCOUNT_ID" in capsys.readouterr().err
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "TEST-1")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "secret-secret")
+    assert main(EVENTS) == 2
+    assert "--server-key" in capsys.readouterr().err
+
+
+def test_plaintext_is_in_plain_sight(
+    service: Service,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first line on standard error says so."""
+    assert main([*EVENTS, "--plaintext"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert numbers(out) == list(range(10))
+    assert b"PLAINTEXT" in err.splitlines()[0]
+
+
+@POSIX
+def test_a_signal_ends_it_and_says_how_to_go_on(service: Service, tmp_path: Path) -> None:
+    """What was written stands."""
+    service.configure(in_progress=1_000_000)
+    path = tmp_path / "e"
+    with subprocess.Popen(
+        [sys.executable, "-m", "ctbatch", *EVENTS, "-o", str(path)],
+        env={**os.environ, **service.env},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "still working" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert f"ctbatch events --continue {path}" in err
+    assert note_path(path).is_file()
+
+
+@POSIX
+def test_a_reader_who_left_ends_the_download(service: Service) -> None:
+    """Nobody wants the rest: no error, and no more pages are asked for."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ctbatch", *EVENTS],
+        env={**os.environ, **service.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 0
+    assert b"Traceback" not in err
+
+
+@POSIX
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 4: what was noted stands."""
+    sink = OutputFile(tmp_path / "e", note=NOTE)
+    sink.put(b"{}\n")
+    sink.mark("c", 1)
+    full = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115  # closed by the sink
+    kept, sink._file = sink._file, full
+    kept.close()
+    with pytest.raises(OutputBroke, match="No space left") as caught:
+        sink.put(b"{}\n")
+    assert caught.value.exit_code == 4
+    sink.close()
+    assert Note.load(note_path(tmp_path / "e")).bytes == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"schema":2}',
+        b'{"schema":1,"path":"x"}',
+        b'{"schema":1,"path":"x","account_id":"a","host":"h","query":"q","cursor":1,"bytes":0}',
+    ],
+)
+def test_a_note_that_is_none_is_refused(tmp_path: Path, text: bytes) -> None:
+    """Somebody named the wrong file."""
+    (tmp_path / "e.cursor").write_bytes(text)
+    with pytest.raises(InputError, match="is not a note"):
+        Note.load(tmp_path / "e.cursor")
+    with pytest.raises(InputError, match="cannot be read"):
+        Note.load(tmp_path)
+
+
+@POSIX
+def test_a_file_that_changed_or_is_in_use_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Shorter than its note counts, gone, or another process's."""
+    path = tmp_path / "e"
+    sink = OutputFile(path, note=NOTE)
+    sink.put(b"{}\n")
+    sink.mark("c", 1)
+    sink.close()
+    note = Note.load(note_path(path))
+    first = OutputFile(path, note=note, goes_on=True)
+    with pytest.raises(InputError, match="another process"):
+        OutputFile(path, note=note, goes_on=True)
+    first.close()
+    path.write_bytes(b"{")
+    with pytest.raises(InputError, match="shorter"):
+        OutputFile(path, note=note, goes_on=True)
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be gone on with"):
+        OutputFile(path, note=note, goes_on=True)
+    with pytest.raises(SettingsError, match="cannot be made"):
+        OutputFile(tmp_path / "no" / "e")
