@@ -62,6 +62,9 @@ __all__ = ["Answer", "Client", "Outcome", "UploadResult"]
 _REPEATABLE = ("GET", "HEAD", "OPTIONS")
 """The safe methods: RFC 9110, section 9.2.1."""
 
+MAX_PAGE_BYTES = 64 << 20
+"""What a page may take: 5000 records, the most there are in one, of 12 KB each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -148,7 +151,7 @@ class Client:
         if self._key_files is not None:
             await asyncio.to_thread(self._load, self._key_files)
         self._transport = await self._stack.enter_async_context(
-            Transport(self._endpoint, timeout_s=self._timeout_s)
+            Transport(self._endpoint, timeout_s=self._timeout_s, reply_extra_bytes=MAX_PAGE_BYTES)
         )
         return self
 

@@ -3,7 +3,7 @@
 Invariants:
 
 1. A record leaves as the very bytes that came: it is cut out of the answer, never written anew, so
-   that a number of any length and any spelling keeps its digits (:class:`_Scanner`).
+   that a number of any length and any spelling keeps its digits (:mod:`~ctbatch.api.records`).
 2. The end of a list is a missing ``next_cursor`` in a page that says ``success``; nothing else is:
    not a short page, not an empty one, not an answer that is cut short.
 3. An answer that does not open where a sealed one was asked for is never an :attr:`Sense.ANSWER`,
@@ -19,13 +19,14 @@ from clients that have logged them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
+from ctbatch.api.records import Number, read_object
 from ctbatch.api.wire import Meaning, clean_words, judge
 from ctbatch.errors import SettingsError
 
@@ -128,7 +129,7 @@ def event_query(
             three.
     """
     text = b"{}" if query is None else query
-    members = _object_of(text)
+    members = read_object(text)
     if members is None:
         raise SettingsError("--query", "is not a JSON object in UTF-8")
     _check_dates(from_date, to_date)
@@ -211,7 +212,7 @@ def hear(
     An answer has to say ``success``, or, with ``found`` empty (an endpoint that is not known here),
     just not to fail.
     """
-    members = _object_of(text)
+    members = read_object(text)
     said = _failure_of(members)
     verdict = judge(status, opened=opened, body=said, records=-1, retry_after=retry_after)
     code, words = verdict.code, clean_words(verdict.words)
@@ -270,7 +271,7 @@ def _failure_of(members: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     said = {name: members[name] for name in ("status", "error") if name in members}
     code = members.get("code")
-    if isinstance(code, _Number) and code.lstrip("-").isdecimal() and len(code) < 10:
+    if isinstance(code, Number) and code.lstrip("-").isdecimal() and len(code) < 10:
         said["code"] = int(code)
     return said
 
@@ -320,105 +321,3 @@ def _is_cursor(cursor: object) -> bool:
 
 def _is_object(record: bytes) -> bool:
     return record.startswith(b"{")
-
-
-class _Number(str):
-    """A number, or another literal, by its text."""
-
-    __slots__ = ()
-
-
-def _refuse(_: str) -> Any:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_refuse)
-
-
-def _object_of(text: bytes) -> dict[str, Any] | None:
-    """The members of a JSON object, or ``None`` if the text is anything else.
-
-    Strings are read, numbers are text, ``records`` (a list) and ``record`` (an object) are bytes
-    that were cut out.
-    """
-    try:
-        return _Scanner(text.decode()).whole()
-    except (ValueError, RecursionError):
-        return None
-
-
-class _Scanner:
-    """Walks over one JSON object and notes where the records begin and end.
-
-    Each value is found, and proved to be JSON, by the standard library's decoder, which says where
-    it ends; what it makes of a record is thrown away. So the bytes of a record are a slice of the
-    text that came. UTF-8 is decoded strictly, which is one to one: encoded again, a slice is what
-    it was. Line breaks in a slice can only be blanks between tokens (in a string they must be
-    escaped), so making them blanks changes no value and gives a record one line.
-    """
-
-    __slots__ = ("_at", "_text")
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-
-    def whole(self) -> dict[str, Any]:
-        """The object, and nothing after it. Raises :class:`ValueError`."""
-        members: dict[str, Any] = {}
-        self._skip()
-        self._series("{", "}", lambda: self._member(members))
-        self._skip()
-        if self._at != len(self._text):
-            raise ValueError("something follows the object")
-        return members
-
-    def _member(self, members: dict[str, Any]) -> None:
-        name, _ = self._value()
-        if type(name) is not str or name in members:
-            raise ValueError("a name is missing or repeated")
-        self._take(":")
-        if name == "records" and self._next() == "[":
-            records: list[bytes] = []
-            self._series("[", "]", lambda: records.append(self._value()[1]()))
-            members[name] = records
-            return
-        value, cut = self._value()
-        members[name] = cut() if name == "record" and isinstance(value, dict) else value
-
-    def _series(self, opening: str, closing: str, item: Callable[[], None]) -> None:
-        self._take(opening)
-        if self._next() == closing:
-            self._at += 1
-            return
-        while True:
-            item()
-            if self._next() == closing:
-                self._at += 1
-                return
-            self._take(",")
-
-    def _value(self) -> tuple[Any, Callable[[], bytes]]:
-        """The next value, and how to cut it out."""
-        self._skip()
-        start = self._at
-        value, self._at = _DECODER.raw_decode(self._text, start)
-        end = self._at
-        return value, lambda: _one_line(self._text[start:end])
-
-    def _take(self, sign: str) -> None:
-        if self._next() != sign:
-            raise ValueError(f"{sign} is missing")
-        self._at += 1
-
-    def _next(self) -> str:
-        self._skip()
-        return self._text[self._at : self._at + 1]
-
-    def _skip(self) -> None:
-        while self._text[self._at : self._at + 1] in {" ", "\t", "\r", "\n"}:
-            self._at += 1
-
-
-def _one_line(text: str) -> bytes:
-    return text.replace("\r", " ").replace("\n", " ").encode()

@@ -97,11 +97,13 @@ class Transport:
         timeout_s: float,
         connect_timeout_s: float = 10.0,
         max_connections: int = 0,
+        reply_extra_bytes: int = REPLY_EXTRA_BYTES,
     ) -> None:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._connect_timeout_s = min(connect_timeout_s, timeout_s)
         self._max_connections = max_connections
+        self._reply_extra_bytes = reply_extra_bytes
         self._base = endpoint.base_url.rstrip("/")
         self._peer = urlsplit(endpoint.proxy).netloc if endpoint.proxy else endpoint.host
         self._secure = urlsplit(endpoint.base_url).scheme == "https"
@@ -239,7 +241,7 @@ class Transport:
             raise redirected(trip.host, status, _host_of(response.headers.get("Location")))
         if status < 200:
             raise trip.broken("malformed_http", f"{trip.host} switched protocols unasked")
-        bound = REPLY_FACTOR * sent + REPLY_EXTRA_BYTES
+        bound = REPLY_FACTOR * sent + self._reply_extra_bytes
         if (response.content_length or 0) > bound:
             raise _oversized(trip, bound)
         content = await _bounded(trip, response.content, bound)

@@ -46,7 +46,7 @@ def check(
 
     def tell(finding: Finding) -> None:
         told.append(finding)
-        if not as_json:
+        if not as_json:  # at once: a step may take seconds, and nothing else is on the loop
             streams.out(_lines(finding))
 
     code = _check(connection, timeout_s, tell, told)
@@ -91,8 +91,8 @@ def _conclusion(told: Sequence[Finding]) -> str:
         return f"\n{_findings(here)} to be mended on this machine first; then check again."
     if there:
         return (
-            f"\nThis machine is in order; {_findings(there)} to be mended in the dashboard or by "
-            "the vendor."
+            f"\nThe way from this machine is clear; {_findings(there)} to be mended with the "
+            "account, its keys or the service."
         )
     return "\nAll is well: account, keys and endpoint can talk."
 

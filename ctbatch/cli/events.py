@@ -27,7 +27,9 @@ def events(
     reading: Reading,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="The event's name, or in --query.", show_default=""),
+        typer.Argument(
+            metavar="[NAME]", help="The event's name, or in --query.", show_default=False
+        ),
     ] = None,
     from_date: Annotated[
         int | None, typer.Option("--from", help="First day.", metavar="YYYYMMDD")

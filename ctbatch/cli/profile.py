@@ -124,10 +124,12 @@ def _many(lookups: list[Lookup], sink: Sink) -> Work:
                 if sink.gone:
                     break
         await asyncio.to_thread(sink.finish)
-        display.say(f"ctbatch: {count(found)} found, {count(missing)} not found", logging.ERROR)
+        said = f"ctbatch: {count(found)} found, {count(missing)} not found"
         if refused:
-            display.say(f"ctbatch: {count(refused)} look-ups were refused", logging.ERROR)
-        return ExitCode.SOME_REFUSED if missing or refused else ExitCode.OK
+            said += f", {count(refused)} refused by the service"
+        bad = missing or refused
+        display.say(said, logging.ERROR if bad else None)
+        return ExitCode.SOME_REFUSED if bad else ExitCode.OK
 
     return work
 

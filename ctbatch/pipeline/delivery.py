@@ -305,13 +305,13 @@ class Delivery:
         if isinstance(error, NotSent):
             self._maybe = self._before
             self._settlement.again()
-            return s.breaker.failed(error.result)
+            return s.breaker.failed(error.why)
         s.breaker.reached()
         if error.result == "timeout":
             self._late = True
             s.measured.late()
         stale = error.result == "stale_connection"  # says nothing about the service
-        problem = None if stale else s.breaker.failed(error.result)
+        problem = None if stale else s.breaker.failed(error.why)
         return self._ambiguous(error.result, problem)
 
     def _ambiguous(self, what: str, problem: CtbatchError | None) -> CtbatchError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -18,7 +19,8 @@ import orjson
 import pytest
 
 from ctbatch.cli.main import main
-from ctbatch.cli.outputs import Note, OutputFile, note_path
+from ctbatch.cli.outputs import Note, OutputFile, Stdout, note_path
+from ctbatch.cli.streams import PatientFile
 from ctbatch.errors import InputError, OutputBroke, SettingsError
 from tests.cli.service import Service, served
 
@@ -304,6 +306,50 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert caught.value.exit_code == 4
     sink.close()
     assert Note.load(note_path(tmp_path / "e")).bytes == 3
+
+
+@POSIX
+def test_a_full_disk_is_told_whenever_it_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the sync of a page or of the end, and on standard output."""
+    sink = OutputFile(tmp_path / "e", note=NOTE)
+    sink.put(b"{}\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(OutputBroke, match="No space left"):
+            sink.mark("c", 1)
+        with pytest.raises(OutputBroke, match="No space left"):
+            sink.finish()
+    sink.close()
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123  # a device
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(OutputBroke, match="standard output"):
+            Stdout().put(b"{}\n" * 10_000)
+        full.buffer.raw.close()  # type: ignore[attr-defined]  # or closing would flush
+
+
+def full_disk(_: int) -> None:
+    """What a file system says that has no room."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@POSIX
+def test_standard_output_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text stream of a host program, or a pipe that nobody reads any more."""
+    text = io.StringIO()
+    monkeypatch.setattr("sys.stdout", text)
+    Stdout().put(b'{"a":"\xc3\xa9"}\n')
+    assert text.getvalue() == '{"a":"é"}\n'
+    reading, writing = os.pipe()
+    with io.TextIOWrapper(io.BufferedWriter(PatientFile(writing, "wb"))) as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        sink = Stdout()
+        sink.put(b"{}\n")
+        assert not sink.gone
+        os.close(reading)
+        sink.put(b"{}\n")
+        assert sink.gone
 
 
 @pytest.mark.parametrize(

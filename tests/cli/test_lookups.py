@@ -129,7 +129,7 @@ def test_a_refused_look_up_is_a_row(
     out, err = capfdbinary.readouterr()
     rows = [orjson.loads(line) for line in out.splitlines()]
     assert sum("error" in row and row["record"] is None for row in rows) == 1
-    assert b"1 look-ups were refused" in err
+    assert b"1 refused by the service" in err
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ class Desk:
         ours = ("CLEVERTAP_", "CTBATCH_")
         env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         env |= {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1", **self.service}
+        env["PYTHONMALLOC"] = "pymalloc"  # its debug hooks look for C's mistakes, and take a tenth
         for name, value in (changes or {}).items():
             env.pop(name, None)
             if value is not None:

@@ -83,21 +83,18 @@ def _counts(text: str) -> Counter[str]:
 
 def test_the_readmes_commands_are_commands(desk: Desk) -> None:
     """Each ``ctbatch …`` of the README names a command and options that exist."""
-    known: dict[str, str] = {}
+    asked: dict[str, list[list[str]]] = {}
     for text in _blocks("sh"):
-        for row in text.splitlines():
-            found = re.search(r"(?:^|[ /])(ctbatch [a-z].*)", row)
-            if found is None or "pip install" in row.rpartition("ctbatch")[0].split("&&")[-1]:
-                continue
+        for found in re.finditer(r"(?:^|[ /])ctbatch ([a-z].*)", text, re.MULTILINE):
             words = shlex.split(found[1])
-            if words[1] not in known:
-                known[words[1]] = desk.ctbatch(words[1], "--help", env={"COLUMNS": "200"}).out
-            path = words[1]
-            if words[1] == "keys":
-                path = f"keys {words[2]}"
-                known[path] = desk.ctbatch(*words[1:3], "--help", env={"COLUMNS": "200"}).out
-            for option in (word for word in words if word.startswith("--")):
-                assert option in known[path], found[1]
+            size = 2 if words[0] == "keys" else 1
+            asked.setdefault(" ".join(words[:size]), []).append(words)
+    wide = {"COLUMNS": "200"}
+    started = {name: desk.start(*name.split(), "--help", env=wide) for name in asked}
+    known = {name: command.ended().out for name, command in started.items()}
+    for name, commands in asked.items():
+        for option in (word for words in commands for word in words if word.startswith("--")):
+            assert option in known[name], name
     assert {"run", "resume", "emulator", "keys generate"} <= known.keys()
 
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
 
 from tests.e2e.command import Desk, Ended
 from tests.e2e.people import profile, profiles
@@ -24,42 +20,25 @@ def _refused(ended: Ended, desk: Desk, *words: str) -> None:
     assert not (desk.cwd / "ctbatch-runs").exists()
 
 
-def _array(desk: Desk) -> Path:
-    return desk.write("array.json", b"[", profile("a") + b",", profile("b"), b"]")
-
-
-def _csv(desk: Desk) -> Path:
-    return desk.write("users.csv", b"identity,name,email", b"1,Ann,ann@example.org")
-
-
-def _directory(desk: Desk) -> Path:
-    (desk.cwd / "folder").mkdir()
-    return desk.cwd / "folder"
-
-
-def _unreadable(desk: Desk) -> str:
-    # Root may read everything, but nobody may read this.
-    desk.write("x.ndjson", *profiles(1)).chmod(0)
-    return "/proc/self/mem" if os.geteuid() == 0 else str(desk.cwd / "x.ndjson")
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda _: "nowhere.ndjson", ["nowhere.ndjson"]),
-        (lambda _: "nothing-*.ndjson", ["nothing-*.ndjson"]),
-        (_directory, ["folder", "directory"]),
-        (_unreadable, ["cannot be read"]),
-        (_array, ["array.json", "JSON array", "jq"]),
-        (_csv, ["users.csv", "CSV"]),
-    ],
-    ids=["missing", "glob", "directory", "unreadable", "array", "csv"],
-)
-def test_an_input_that_is_none(
-    desk: Desk, service: Service, make: Callable[[Desk], object], words: list[str]
-) -> None:
+def test_an_input_that_is_none(desk: Desk, service: Service) -> None:
     """A missing, unreadable or foreign input is named, with what it is and what to do."""
-    _refused(desk.upload(make(desk)), desk, *words)
+    desk.write("array.json", b"[", profile("a") + b",", profile("b"), b"]")
+    desk.write("users.csv", b"identity,name,email", b"1,Ann,ann@example.org")
+    (desk.cwd / "folder").mkdir()
+    desk.write("closed.ndjson", *profiles(1)).chmod(0)
+    # Root may read every file, but nobody may read this one.
+    closed = "/proc/self/mem" if os.geteuid() == 0 else "closed.ndjson"
+    cases = {
+        "nowhere.ndjson": ["nowhere.ndjson"],
+        "nothing-*.ndjson": ["nothing-*.ndjson"],
+        "folder": ["folder", "directory"],
+        closed: ["cannot be read"],
+        "array.json": ["array.json", "JSON array", "jq"],
+        "users.csv": ["users.csv", "CSV"],
+    }
+    started = [desk.start("run", name, "--json", "--run-dir", "run") for name in cases]
+    for words, command in zip(cases.values(), started, strict=True):
+        _refused(command.ended(), desk, *words)
     assert service.requests() == []
 
 
@@ -74,31 +53,27 @@ def test_an_array_from_a_pipe_is_refused_before_anything_is_sent(
     assert service.requests() == []
 
 
-@pytest.mark.parametrize(
-    ("args", "env", "words"),
-    [
-        ((), {"CLEVERTAP_ACCOUNT_ID": None}, ["CLEVERTAP_ACCOUNT_ID"]),
-        ((), {"CLEVERTAP_PASSCODE": None}, ["CLEVERTAP_PASSCODE"]),
-        ((), {"CTBATCH_SERVER_KEY": None}, ["CTBATCH_SERVER_KEY"]),
-        ((), {"CTBATCH_CLIENT_KEY": None}, ["CTBATCH_CLIENT_KEY"]),
-        ((), {"CTBATCH_CLIENT_KEY": "gone.json"}, ["gone.json"]),
-        (("--region", "mars"), {"CLEVERTAP_BASE_URL": None}, ["mars", "in1"]),
-        (("--base-url", "http://example.org"), {}, ["https"]),
-        (("--concurrency", "0"), {}, ["--concurrency", "1"]),
-        (("--batch-size", "1001"), {}, ["--batch-size", "1,000"]),
-        (("--timeout", "nan"), {}, ["--timeout"]),
-    ],
-    ids=lambda value: "" if isinstance(value, list) else None,
-)
-def test_a_setting_that_is_missing_or_wrong(
-    desk: Desk,
-    service: Service,
-    args: tuple[str, ...],
-    env: dict[str, str | None],
-    words: list[str],
-) -> None:
+def test_a_setting_that_is_missing_or_wrong(desk: Desk, service: Service) -> None:
     """The message names the variable to set or the option to mend."""
-    _refused(desk.upload(desk.write("u.ndjson", *profiles(1)), *args, env=env), desk, *words)
+    users = desk.write("u.ndjson", *profiles(1))
+    cases: list[tuple[list[str], dict[str, str | None], list[str]]] = [
+        ([], {"CLEVERTAP_ACCOUNT_ID": None}, ["CLEVERTAP_ACCOUNT_ID"]),
+        ([], {"CLEVERTAP_PASSCODE": None}, ["CLEVERTAP_PASSCODE"]),
+        ([], {"CTBATCH_SERVER_KEY": None}, ["CTBATCH_SERVER_KEY"]),
+        ([], {"CTBATCH_CLIENT_KEY": None}, ["CTBATCH_CLIENT_KEY"]),
+        ([], {"CTBATCH_CLIENT_KEY": "gone.json"}, ["gone.json"]),
+        (["--region", "mars"], {"CLEVERTAP_BASE_URL": None}, ["mars", "in1"]),
+        (["--base-url", "http://example.org"], {}, ["https"]),
+        (["--concurrency", "0"], {}, ["--concurrency", "1"]),
+        (["--batch-size", "1001"], {}, ["--batch-size", "1,000"]),
+        (["--timeout", "nan"], {}, ["--timeout"]),
+    ]
+    started = [
+        desk.start("run", users, *args, "--json", "--run-dir", "run", env=env)
+        for args, env, _ in cases
+    ]
+    for (_, _, words), command in zip(cases, started, strict=True):
+        _refused(command.ended(), desk, *words)
     assert service.requests() == []
 
 
@@ -152,7 +127,9 @@ def test_a_full_disk_while_the_run_directory_is_made(desk: Desk, service: Servic
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
     )
-    ended = desk.ctbatch("run", users, "--run-dir", "run", env={"PYTHONPATH": str(desk.cwd)})
+    # Measuring coverage would write too, and complain.
+    env = {"PYTHONPATH": str(desk.cwd), "COVERAGE_PROCESS_CONFIG": None}
+    ended = desk.ctbatch("run", users, "--run-dir", "run", env=env)
     assert ended.code == 2, ended.err
     assert "run" in ended.complaint
     assert service.requests() == []
@@ -170,9 +147,10 @@ def test_a_port_in_use(desk: Desk) -> None:
 
 def test_what_is_no_run_directory_has_no_report(desk: Desk) -> None:
     """``report`` and ``resume`` of something else: exit 2 and one message."""
-    for args in (("report", "nowhere"), ("report", "."), ("resume", "nowhere"), ("resume",)):
-        ended = desk.ctbatch(*args)
-        assert ended.code == 2, args
+    cases = (("report", "nowhere"), ("report", "."), ("resume", "nowhere"), ("resume",))
+    for command in [desk.start(*args) for args in cases]:
+        ended = command.ended()
+        assert ended.code == 2
         assert ended.complaint
 
 

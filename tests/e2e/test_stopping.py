@@ -53,7 +53,8 @@ def _under_way(service: Service, started: Started) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_one_signal_drains_and_reports(
     desk: Desk, service: Service, number: int, code: int

@@ -1,0 +1,141 @@
+"""What the client makes of answers: uploads with a verdict per record, readings never half-read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ctbatch.api.client import Client
+from ctbatch.api.wire import HPKE_MEDIA_TYPE
+from ctbatch.crypto.hpke import SealingKey
+from ctbatch.crypto.keyset import load_public
+from ctbatch.emulator.server import Emulator
+from ctbatch.emulator.state import Config
+from ctbatch.errors import ServiceRefused, ServiceUnavailable, SettingsError
+from ctbatch.models import State
+from tests.api.raw_server import RawServer, answer
+from tests.api.reading import ASK, client_of
+from tests.emulator.speaking import profile
+
+
+@asynccontextmanager
+async def answering(text: str) -> AsyncIterator[Client]:
+    """A client of a service that seals this answer to everything."""
+    async with Emulator() as emulator:
+        keys = await asyncio.to_thread(
+            load_public, emulator.client_key.parent / "client-public.json"
+        )
+        reply = SealingKey(keys, emulator.account_id.encode()).seal(text.encode())
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {HPKE_MEDIA_TYPE}\r\nContent-Length: {len(reply)}"
+        async with (
+            RawServer(answer(f"{head}\r\n\r\n".encode() + reply)) as server,
+            client_of(emulator, base_url=server.url) as client,
+        ):
+            yield client
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"status":"success"}',
+        '{"status":"success","cursor":null}',
+        '{"status":"success","cursor":"a b"}',
+        '{"status":"success","cursor":"c","next_cursor":"c"}',
+        '{"status":"success","cursor":"c","records":[7]}',
+    ],
+)
+async def test_a_page_that_is_none_ends_a_download_with_an_error(text: str) -> None:
+    """It is never taken for the end."""
+    async with answering(text) as client:
+        with pytest.raises(ServiceRefused, match=r"/1/events\.json"):
+            await anext(aiter(client.events(query=ASK)))
+
+
+async def test_an_answer_that_says_nothing_is_asked_for_again() -> None:
+    """Until patience ends."""
+    async with answering('{"records":[]}') as client:
+        with pytest.raises(ServiceUnavailable):
+            await anext(aiter(client.events(query=ASK)))
+
+
+async def test_a_page_over_the_bound_says_what_to_do() -> None:
+    """Asking again would bring the same page."""
+    async with answering('{"status":"success","cursor":"' + "x" * (65 << 20)) as client:
+        with pytest.raises(SettingsError, match="--batch-size"):
+            await anext(aiter(client.events(cursor="c")))
+
+
+async def test_a_record_that_is_none_is_not_nobody() -> None:
+    """An empty text, say."""
+    async with answering('{"status":"success","record":""}') as client:
+        with pytest.raises(ServiceRefused, match="record"):
+            await client.profile(identity="a")
+
+
+async def test_an_empty_profile_is_somebody() -> None:
+    """They are known, if nothing is known of them."""
+    async with answering('{"status":"success","record":{}}') as client:
+        assert await client.profile(identity="a") == b"{}"
+
+
+async def test_an_upload_has_an_outcome_per_record() -> None:
+    """In the order of its records, with code and cleaned words."""
+    async with Emulator() as emulator, client_of(emulator) as client:
+        result = await client.upload([profile("a"), profile("b", Email="no"), profile("c")])
+        assert [outcome.state for outcome in result.outcomes] == [
+            State.PROCESSED,
+            State.UNPROCESSED,
+            State.PROCESSED,
+        ]
+        assert (result.processed, result.outcomes[1].code) == (2, 515)
+        assert "open" in repr(client)
+        await client.upload([profile("d")], dry_run=True)
+        assert len(emulator.records()) == 2
+        for records in ([], [profile("a")] * 1001):
+            with pytest.raises(SettingsError, match="1 to 1000"):
+                await client.upload(records)
+    assert "closed" in repr(client)
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "retry"),
+    [
+        ("429", State.UNSENT, True),
+        ("503-json", State.UNSENT, True),
+        ("400", State.UNPROCESSED, False),
+        ("413", State.UNPROCESSED, False),
+        ("500", State.UNKNOWN, False),
+        ("reset-stored", State.UNKNOWN, False),
+        ("garbage", State.UNKNOWN, False),
+        ("plaintext", State.UNKNOWN, False),
+        ("counts", State.UNKNOWN, False),
+        ("number-range", State.UNKNOWN, False),
+    ],
+)
+async def test_an_upload_that_is_not_certain_says_so(fault: str, state: State, retry: bool) -> None:
+    """Nothing is retried: whoever called knows what may be."""
+    async with Emulator(Config(faults=(fault,))) as emulator, client_of(emulator) as client:
+        twins = [{**profile("a"), "profileData": {"Gender": "X"}}, profile("a")]
+        result = await client.upload(twins)
+        assert {outcome.state for outcome in result.outcomes} == {state}
+        assert result.retry is retry
+        assert len(emulator.requests()) == 1
+
+
+async def test_an_upload_that_is_refused_as_a_whole_is_an_error() -> None:
+    """Credentials, say."""
+    async with Emulator(Config(faults=("401",))) as emulator, client_of(emulator) as client:
+        with pytest.raises(ServiceRefused, match="401"):
+            await client.upload([profile("a")])
+
+
+async def test_an_upload_in_plaintext_is_judged_the_same() -> None:
+    """A gateway's page is no answer."""
+    async with Emulator() as emulator, client_of(emulator, sealed=False) as client:
+        assert (await client.upload([profile("a")])).processed == 1
+        emulator.configure(faults=("garbage",))
+        (outcome,) = (await client.upload([profile("a")])).outcomes
+        assert outcome.state is State.UNKNOWN
