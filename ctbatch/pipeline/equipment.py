@@ -39,10 +39,10 @@ Backoff = Callable[[int, str | None], float]
 """Seconds to pause after so many tries, given the value of a Retry-After."""
 
 RETRIES_PER_SUCCESS = 1.0
-"""Retries slow down only where more than half of the attempts fail. The usual fifth starved a run in
-which three in ten failed: 6 batches a second where 75 were due (15 slots, 0.1 s a call), since every
-place filled with batches that waited up to a minute for the budget. The service is spared by the
-slots, the pauses and the outage rule already.
+"""Retries slow down only where more than half of the attempts fail. The usual fifth starved a run
+in which three in ten failed: 6 batches a second where 75 were due (15 slots, 0.1 s a call), since
+every place filled with batches that waited up to a minute for the budget. The service is spared by
+the slots, the pauses and the outage rule already.
 """
 
 NOWHERE = Endpoint(base_url="http://localhost:9")

@@ -64,7 +64,9 @@ async def run(
     """
     specs = await asyncio.to_thread(expand, settings.inputs)
     keys = await asyncio.to_thread(load_keys, settings)
-    execution = _Execution(settings, specs, keys, watcher or Silent(), stop or Stop(), backoff)
+    execution = _Execution(
+        settings, specs, keys, watcher=watcher or Silent(), stop=stop or Stop(), backoff=backoff
+    )
     return await execution.begin()
 
 
@@ -99,7 +101,9 @@ async def resume(
     )
     specs = await asyncio.to_thread(expand, settings.inputs)
     loaded = await asyncio.to_thread(load_keys, settings)
-    execution = _Execution(settings, specs, loaded, watcher or Silent(), stop or Stop(), backoff)
+    execution = _Execution(
+        settings, specs, loaded, watcher=watcher or Silent(), stop=stop or Stop(), backoff=backoff
+    )
     return await execution.go_on(run_dir)
 
 
@@ -167,6 +171,7 @@ class _Execution:
         settings: Settings,
         specs: Sequence[SourceSpec],
         keys: Keyring | None,
+        *,
         watcher: Watcher,
         stop: Stop,
         backoff: Backoff | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -73,7 +74,7 @@ def served(clock: Callable[[], float] | None = None, **options: Any) -> Iterator
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         stop.append(lambda: loop.call_soon_threadsafe(stopped.set))
-        emulator = Emulator(Config(**options), **({"clock": clock} if clock else {}))
+        emulator = Emulator(Config(**options), clock=clock or time.time)
         async with emulator:
             ready.append(Service(emulator, loop))
             is_up.set()

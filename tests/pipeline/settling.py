@@ -82,8 +82,7 @@ class Desk:
         """A desk for a fresh batch."""
         return cls(*make_batch(lines), policy)
 
-    @property
-    def records(self) -> tuple[int, ...]:
+    def next(self) -> tuple[int, ...]:
         """The records of the next request."""
         assert self.settlement.piece is not None
         return self.settlement.piece.records
@@ -93,7 +92,7 @@ class Desk:
     def post(self) -> frozenset[int]:
         """The next piece goes out; returns what may have been stored before it."""
         self.requests += 1
-        for record in self.records:
+        for record in self.next():
             self.sent.setdefault(record, []).append(self.requests)
         before, self.maybe = self.maybe, self.maybe | self.settlement.on_wire
         self.admit()
@@ -137,7 +136,7 @@ class Desk:
     ) -> None:
         """A reply that is believed: ``codes`` by refused record; ``words`` of one by its place."""
         codes = codes or {}
-        before, sent, records = self.post(), self.settlement.on_wire, self.records
+        before, sent, records = self.post(), self.settlement.on_wire, self.next()
         raw = [
             {
                 "status": "fail",
@@ -171,7 +170,7 @@ class Desk:
         """No answer comes, whether or not the service acted."""
         self.post()
         if stored:
-            self.store(self.records)
+            self.store(self.next())
         self.settlement.ambiguous("no answer", accepted=self.accepted)
         self.record()
 
@@ -210,7 +209,7 @@ class Desk:
         """A service that refuses every request with one of these records in it."""
 
         def step(desk: Desk) -> None:
-            if set(culprits).isdisjoint(desk.records):
+            if set(culprits).isdisjoint(desk.next()):
                 desk.answer()
             else:
                 desk.refuse()
