@@ -109,6 +109,11 @@ class Started:
         """Whether the process has ended."""
         return self._process.poll() is not None
 
+    def until(self, what: str, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds while it runs."""
+        until(what, lambda: self.is_over() or condition())
+        assert not self.is_over(), self.err
+
     def send(self, number: int) -> None:
         """Send it a signal."""
         self._process.send_signal(number)

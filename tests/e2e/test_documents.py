@@ -9,17 +9,21 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
 from tests.e2e.command import Desk, Ended
-from tests.e2e.people import profiles
+from tests.e2e.people import line, profiles
 from tests.e2e.service import Service
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SAMPLES = sorted((ROOT / "samples").glob("*.ndjson"))
 SCRIPTS = sorted((ROOT / "samples").glob("*.py"))
+
+JANUARY_2024 = 1_704_500_000
+"""Within the dates of the README's example."""
 
 _STATES = ("processed", "unprocessed", "invalid", "unknown", "unsent", "blank")
 
@@ -98,9 +102,8 @@ def test_the_readmes_commands_are_commands(desk: Desk) -> None:
     assert {"run", "resume", "emulator", "keys generate"} <= known.keys()
 
 
-def test_the_readmes_program_runs(desk: Desk, service: Service) -> None:
-    """The library's example, with its placeholders filled in, uploads a file."""
-    (program,) = _blocks("python")
+def _fill_in(desk: Desk, service: Service, program: str) -> Path:
+    """A program of the README with its placeholders filled in, and the files it names."""
     desk.write("users.ndjson", *profiles(5))
     (desk.cwd / "clevertap-public.json").write_bytes(service.server_key.read_bytes())
     keys = desk.cwd / "ctbatch-keys"
@@ -114,11 +117,33 @@ def test_the_readmes_program_runs(desk: Desk, service: Service) -> None:
     ):
         assert placeholder in program
         program = program.replace(placeholder, value)
-    (desk.cwd / "program.py").write_text(program)
-    ended = _script(desk, desk.cwd / "program.py", env={})
+    path = desk.cwd / "program.py"
+    path.write_text(program)
+    return path
+
+
+def test_the_readmes_program_runs(desk: Desk, service: Service) -> None:
+    """The library's example, with its placeholders filled in, uploads a file."""
+    ended = _script(desk, _fill_in(desk, service, _blocks("python")[0]), env={})
     assert ended.code == 0, ended.err
     assert ended.out == "5 processed\n"
     assert len(service.records()) == 5
+
+
+def test_the_readmes_client_runs(desk: Desk, service: Service) -> None:
+    """The client's example does as well, in place of the upload, for an event that was stored."""
+    paid = line({"type": "event", "identity": "u1", "evtName": "Paid", "ts": JANUARY_2024})
+    assert desk.upload(desk.write("events.ndjson", paid)).code == 0
+    program, fragment = _blocks("python")
+    start = program.index("    report = await")
+    end = program.index("\n\n\nasyncio.run")
+    given = "account=settings.account, endpoint=settings.endpoint, keys=settings.keys"
+    client = fragment.replace("account=..., endpoint=..., keys=...", given)
+    client = client.replace("App Launched", "Paid").replace("...  #", "print(event)  #")
+    program = program[:start] + indent(client, "    ") + program[end:]
+    ended = _script(desk, _fill_in(desk, service, program), env={})
+    assert ended.code == 0, ended.err
+    assert ended.out.count("u1") == 1
 
 
 def test_the_file_sample_uploads_to_whoever_is_set(desk: Desk, service: Service) -> None:

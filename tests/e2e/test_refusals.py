@@ -89,7 +89,7 @@ def test_encryption_switched_off_in_mid_run_blames_nobody(desk: Desk, service: S
     users = desk.write("users.ndjson", *profiles(600))
     args = ("--batch-size", 10, "--concurrency", 2, "--json", "--run-dir", "run")
     started = desk.start("run", users, *args)
-    until("a few answers", lambda: len(service.requests()) >= 5)
+    started.until("a few answers", lambda: len(service.requests()) >= 5)
     service.configure(feature=False)
     ended = started.ended()
     service.configure(latency_s=0)

@@ -76,7 +76,7 @@ def test_after_an_interruption_the_same_holds(desk: Desk, service: Service) -> N
     service.configure(latency_s=0.05)
     started = desk.start("run", users, "--batch-size", 20, "--concurrency", 3)
     before = len(service.requests())
-    until("a few requests", lambda: len(service.requests()) >= before + 4)
+    started.until("a few requests", lambda: len(service.requests()) >= before + 4)
     started.send(signal.SIGINT)
     assert started.ended().code == 130
     service.configure(latency_s=0)
@@ -96,7 +96,7 @@ def test_standard_input_is_read_again(desk: Desk, service: Service) -> None:
     pipe = _pipe(path)
     started = desk.start("run", "-", "--batch-size", 20, "--run-dir", "run", stdin=pipe)
     os.close(pipe)
-    until("requests that hang", lambda: len(service.requests()) >= 5)
+    started.until("requests that hang", lambda: len(service.requests()) >= 5)
     started.kill()
     service.configure(faults=[])
     other = desk.ctbatch("resume", "run", given=b"\n".join(profiles(300, "x")) + b"\n")
@@ -123,7 +123,7 @@ def _interrupted(desk: Desk, service: Service, users: Path) -> None:
     """A run of ``users`` that was killed after a few requests."""
     service.configure(faults=["hang=after-3"])
     started = desk.start("run", users, "--batch-size", 10, "--concurrency", 2, "--run-dir", "run")
-    until("requests that hang", lambda: len(service.requests()) >= 5)
+    started.until("requests that hang", lambda: len(service.requests()) >= 5)
     started.kill()
     service.configure(faults=[])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backports import zstd
 
-from tests.e2e.command import Desk, until
+from tests.e2e.command import Desk
 from tests.e2e.people import counter, event, identities, mixture, profile, profiles
 from tests.e2e.service import Service
 
@@ -184,9 +184,9 @@ def test_a_trickling_pipe_is_uploaded_after_the_linger(desk: Desk, service: Serv
     os.close(read_end)
     with os.fdopen(write_end, "wb", buffering=0) as pipe:
         pipe.write(profile("first") + b"\n")
-        until("the first line", lambda: service.identities() == ["first"])
+        started.until("the first line", lambda: service.identities() == ["first"])
         pipe.write(profile("second") + b"\n" + profile("third"))
-        until("the second", lambda: "second" in service.identities())
+        started.until("the second", lambda: "second" in service.identities())
     ended = started.ended()
     assert ended.code == 0
     assert ended.report["lines"]["processed"] == 3

@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 from pathlib import Path
 
-from tests.e2e.command import Desk, until
+from tests.e2e.command import Desk
 from tests.e2e.people import counter, line, profile, profiles
 from tests.e2e.service import Service
 
@@ -78,7 +78,7 @@ def test_secrets_are_on_no_command_line(desk: Desk, service: Service) -> None:
     users = desk.write("users.ndjson", *profiles(40))
     args = ("run", users, "--batch-size", 10, "--workers", 1, "--run-dir", "run")
     started = desk.start(*args)
-    until("requests that hang", lambda: len(service.requests()) >= 3)
+    started.until("requests that hang", lambda: len(service.requests()) >= 3)
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -45,11 +45,9 @@ def _read(path: Path) -> bytes:
 
 def _under_way(service: Service, started: Started) -> None:
     """Wait until requests are being answered, the canary's behind them."""
-    until(
-        "requests on the wire",
-        lambda: started.is_over() or (len(service.requests()) > 1 and service.inside() > 0),
+    started.until(
+        "requests on the wire", lambda: len(service.requests()) > 1 and service.inside() > 0
     )
-    assert not started.is_over(), started.err
 
 
 @pytest.mark.parametrize(
@@ -90,9 +88,9 @@ def test_a_second_signal_stops_at_once(desk: Desk, service: Service) -> None:
     started = desk.start(
         "run", users, "--batch-size", 5, "--concurrency", 2, "--json", "--run-dir", "run"
     )
-    until("three requests", lambda: len(service.requests()) >= 3)
+    started.until("three requests", lambda: len(service.requests()) >= 3)
     started.send(signal.SIGINT)
-    until("the first signal to be seen", lambda: _draining(desk, started))
+    started.until("the first signal to be seen", lambda: _draining(desk, started))
     started.send(signal.SIGINT)
     ended = started.ended()
     assert ended.code == 130
@@ -121,7 +119,7 @@ def test_ctrl_c_while_a_pipe_is_idle(desk: Desk, service: Service) -> None:
     os.close(read_end)
     with os.fdopen(write_end, "wb", buffering=0) as pipe:
         pipe.write(profile("a") + b"\n")
-        until("the first line", lambda: service.identities() == ["a"])
+        started.until("the first line", lambda: service.identities() == ["a"])
         started.send(signal.SIGINT)
         ended = started.ended()
     assert ended.code == 130
@@ -168,7 +166,7 @@ def test_the_report_of_a_run_says_where_it_stands(desk: Desk, service: Service) 
     users = desk.write("users.ndjson", *profiles(100))
     args = ("run", users, "--batch-size", 5, "--concurrency", 2, "--run-dir", "run")
     started = desk.start(*args)
-    until("requests that hang", lambda: len(service.requests()) >= 4)
+    started.until("requests that hang", lambda: len(service.requests()) >= 4)
     running = desk.ctbatch("report", "run", "--json")
     assert running.code == 0
     assert running.report["state"] == "running"
@@ -195,7 +193,7 @@ def test_what_must_not_be_repeated_is_held_back_after_a_crash(desk: Desk, servic
     lines = [profile("a"), profile("b"), *[counter(name) for name in identities(8)]]
     users = desk.write("users.ndjson", *lines)
     started = desk.start("run", users, "--batch-size", 1, "--concurrency", 2, "--run-dir", "run")
-    until("requests that hang", lambda: len(service.requests()) >= 4)
+    started.until("requests that hang", lambda: len(service.requests()) >= 4)
     started.kill()
     service.configure(faults=[])
     ended = desk.ctbatch("resume", "run", "--json")

@@ -17,12 +17,17 @@ from ctbatch.pipeline.settlement import Settlement
 from ctbatch.settings import OnAmbiguous
 from tests.pipeline.lines import event, profile
 
-__all__ = ["Desk", "counter", "event_of", "make_batch", "names_of", "state_of", "user"]
+__all__ = ["Desk", "counter", "event_of", "make_batch", "names_of", "user", "users"]
 
 
 def user(name: str, **fields: str) -> bytes:
     """A profile that only sets values, so that it may be sent twice."""
     return profile({"Name": f"n-{name}"}, identity=name, **fields)
+
+
+def users(count: int) -> list[bytes]:
+    """Profiles of that many users, u0, u1, …, that may be sent twice."""
+    return [user(f"u{n}") for n in range(count)]
 
 
 def counter(name: str) -> bytes:
@@ -46,13 +51,6 @@ def make_batch(lines: Iterable[bytes]) -> tuple[Batch, Checked]:
 def names_of(checked: Checked, record: int) -> frozenset[str]:
     """All identities of a record."""
     return frozenset((checked.identities[record], *checked.aliases.get(record, ())))
-
-
-def state_of(desk: Desk) -> dict[int, State]:
-    """The final state of each settled record, by line index."""
-    left = desk.settlement.pending
-    states = {p: State.PROCESSED for p in desk.checked.positions if p not in left}
-    return states | {refusal.index: refusal.state for refusal, _ in desk.refusals}
 
 
 @dataclass
@@ -194,6 +192,22 @@ class Desk:
         self.maybe = self.post()
         self.settlement.again()
         self.record()
+
+    # -- what came of it ---------------------------------------------------------------------------
+
+    def final(self) -> dict[int, State]:
+        """The final state of each line that is settled and not blank, by its index."""
+        left = self.settlement.pending
+        states = {p: State.PROCESSED for p in self.checked.positions if p not in left}
+        return states | {refusal.index: refusal.state for refusal, _ in self.refusals}
+
+    def states(self) -> list[State]:
+        """The same in line order."""
+        return [state for _, state in sorted(self.final().items())]
+
+    def codes(self) -> dict[int, object]:
+        """The codes of the refused lines."""
+        return {refusal.index: refusal.code for refusal, _ in self.refusals}
 
     # -- until all is done ---------------------------------------------------------------------
 

@@ -10,15 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ctbatch.models import State
 from ctbatch.settings import OnAmbiguous
-from tests.pipeline.settling import (
-    Desk,
-    counter,
-    event_of,
-    make_batch,
-    names_of,
-    state_of,
-    user,
-)
+from tests.pipeline.settling import Desk, counter, event_of, make_batch, names_of, user
 
 NAMES = st.sampled_from("abc")
 LINES = st.lists(
@@ -44,8 +36,8 @@ def _mute(place: int) -> str:
     return "No."
 
 
-def _stuck(place: int) -> str:
-    return "No. Skipped record number : 1"
+def _beyond(place: int) -> str:
+    return "No. Skipped record number : 1001"
 
 
 class Weather(RuleBasedStateMachine):
@@ -92,7 +84,7 @@ class Weather(RuleBasedStateMachine):
     @precondition(_going)
     @rule(
         data=st.data(),
-        words=st.sampled_from([_numbered, _numbered, _mute, _stuck]),
+        words=st.sampled_from([_numbered, _numbered, _mute, _beyond]),
         echo=st.booleans(),
     )
     def answer(self, data: st.DataObject, words: Callable[[int], str], echo: bool) -> None:
@@ -114,6 +106,8 @@ class Weather(RuleBasedStateMachine):
     @rule(times=st.integers(1, 3))
     def refuse(self, times: int) -> None:
         for _ in range(times):
+            if not self._going():
+                break
             for record in self._post():
                 self.refused_at.setdefault(record, self.now)
             self.desk.refuse(canary=not self.desk.accepted)
@@ -198,7 +192,7 @@ class Weather(RuleBasedStateMachine):
         desk.answer()
 
     def _ended_right(self) -> None:
-        states = state_of(self.desk)
+        states = self.desk.final()
         codes = {refusal.index: refusal.code for refusal, _ in self.desk.refusals}
         for record, index in enumerate(self.desk.checked.positions):
             if states[index] is State.PROCESSED:
@@ -209,7 +203,7 @@ class Weather(RuleBasedStateMachine):
 
     def _ended_in_order(self) -> None:
         """Whoever was processed was applied last after every earlier record of its user."""
-        desk, states = self.desk, state_of(self.desk)
+        desk, states = self.desk, self.desk.final()
         for later, index in enumerate(desk.checked.positions):
             if states[index] is not State.PROCESSED:
                 continue
