@@ -304,7 +304,7 @@ def _map_loose(
     for (echoed, _), entries in alike.items():
         near = sorted({i for name in echoed for i in holders.get(name, ())}) if echoed else free
         fitting = [i for i in near if i not in refused and _fits(entries[0], names[i], types[i])]
-        if echoed and len(fitting) == len(entries):
+        if len(fitting) == len(entries):
             refused.update(zip(fitting, entries, strict=True))
         else:
             open_.append((entries, fitting))

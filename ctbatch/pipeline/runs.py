@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ctbatch.errors import CtbatchError, LedgerFailed, ResumeRefused, RunDirectoryError
+from ctbatch.errors import CtbatchError, LedgerFailed, ResumeRefused, RunDirectoryError, UsageError
 from ctbatch.models import Counts, Mode
 from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
 from ctbatch.pipeline import rundir
@@ -184,6 +184,7 @@ class _Execution:
         self._backoff = backoff
         self._mode = _mode(public_settings(settings))
         self._measured = Measurements()
+        self._void = False
         sizes = [spec.size for spec in specs]
         total = None if None in sizes else sum(size or 0 for size in sizes)
         self._live = Live(bytes_total=total, limit=settings.delivery.concurrency)
@@ -223,26 +224,29 @@ class _Execution:
     ) -> Ledger:
         """A ledger that says what is about to be run; if it cannot be written, nothing is left."""
         await self._lock(stack, run_dir)
+        stack.push_async_callback(self._tidy, run_dir)
+        self._void = True
         try:
-            async with AsyncExitStack() as opening:
-                made = await asyncio.to_thread(Ledger, run_dir, create=True)
-                ledger = await opening.enter_async_context(made)
-                await ledger.put_sources(rows)
-                await ledger.put({
-                    "run_id": uuid.uuid4().hex,
-                    "mode": self._mode,
-                    "started_at": now(),
-                    "settings": public_settings(self._settings),
-                })  # fmt: skip
-                stack.push_async_exit(opening.pop_all())
-        except (LedgerFailed, RunDirectoryError) as error:
-            await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
-            if isinstance(error, RunDirectoryError):
-                raise
+            made = await asyncio.to_thread(Ledger, run_dir, create=True)
+            ledger = await stack.enter_async_context(made)
+            await ledger.put_sources(rows)
+            await ledger.put({
+                "run_id": uuid.uuid4().hex,
+                "mode": self._mode,
+                "started_at": now(),
+                "settings": public_settings(self._settings),
+            })  # fmt: skip
+        except LedgerFailed as error:
             remedy = "make room, or name another with --run-dir"
             why = f"cannot be written ({error.why})"
             raise RunDirectoryError(str(run_dir), why, remedy) from None
+        self._void = False
         return ledger
+
+    async def _tidy(self, run_dir: Path) -> None:
+        """Leave no directory of a run that never began."""
+        if self._void:
+            await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
 
     async def _equip(self, stack: AsyncExitStack) -> Equipment:
         equipment = Equipment(
@@ -294,6 +298,10 @@ class _Execution:
             await flow.run()
             stages.turns.close()
             rows = await self._final_rows(reader, start.rows)
+        problem = self._stop.reason
+        if isinstance(problem, UsageError) and not start.spans and not self._live.lines_read:
+            self._void = True  # the first words of a pipe showed that it is no input
+            raise problem
         self._measured.ran(time.monotonic() - began)
         self._live.phase = Phase.DONE
         return await self._close(ledger, run_dir, rows)

@@ -292,6 +292,19 @@ def test_words_are_cleaned_to_the_letter(words: str, clean: str) -> None:
     assert clean_words(words, RECORD) == clean
 
 
+def test_the_longest_value_is_cut_first() -> None:
+    """What is a part of another value leaves no rest of it; equal ones go in one order."""
+    assert clean_words("Ann Lee is bad", {"Name": "Ann Lee", "First": "Ann"}) == "… is bad"
+    assert clean_words("abcd", ["bcd", "abc"]) == clean_words("abcd", ["abc", "bcd"]) == "…d"
+
+
+def test_a_type_that_one_record_has_names_it() -> None:
+    """The echo may hold no identity and still leave one choice."""
+    event, mute = _entry(None, "", "event"), _entry()
+    mapped = map_entries([mute, event], _names("a", "b", "c"), "pep")
+    assert mapped == Mapped({1: event}, frozenset({0, 2}), (mute,))
+
+
 def test_half_a_value_at_the_end_of_what_is_read_does_not_leak() -> None:
     """Half a value is not recognised, so the end goes altogether."""
     secret = "Confidential " * 30

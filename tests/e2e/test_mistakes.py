@@ -48,8 +48,7 @@ def test_an_array_from_a_pipe_is_refused_before_anything_is_sent(
     """What a pipe holds shows only when it is read: still exit 2, and nothing sent."""
     array = b"[" + profile("a") + b",\n" + profile("b") + b"]\n"
     ended = desk.ctbatch("run", "-", "--json", "--run-dir", "run", given=array)
-    assert ended.code == 2
-    assert "JSON array" in ended.err
+    _refused(ended, desk, "JSON array", "jq")
     assert service.requests() == []
 
 
