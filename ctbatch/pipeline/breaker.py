@@ -8,7 +8,9 @@ Invariants:
 2. In an outage (three failures with nothing believed between them, the canary's too) one request is
    on the wire at a time, spaced by back-off whatever the answer; replay-safe batches go first, any
    other is cut to one record.
-3. What speaks against the service as a whole stops the run and blames no record.
+3. Batches with unsafe records that failed since the last belief, and those on the wire, are never
+   more than the service takes at a time: so many an outage can cost.
+4. What speaks against the service as a whole stops the run and blames no record.
 
 Concurrency in ordinary weather is not decided here (:mod:`ctbatch.api.limiter`).
 """
@@ -22,6 +24,7 @@ from ctbatch.api.explain import explain_refusal, explain_unopened
 from ctbatch.errors import CtbatchError, ServiceUnavailable, TooManyRefused
 from ctbatch.models import Counts
 from ctbatch.notices import Live, Phase
+from ctbatch.settings import MAX_CONCURRENCY
 
 __all__ = ["Breaker", "Tally", "Turnstile"]
 
@@ -54,7 +57,8 @@ class Breaker:
         self.sealed = sealed
         self._trying_since: float | None = None
         self._reached = False
-        self._failures = 0
+        self.failures = 0
+        """Failures since the last belief."""
         self._unopened = 0
         self._refused_batches = 0
         self._refused_singles = 0
@@ -67,7 +71,7 @@ class Breaker:
     @property
     def in_outage(self) -> bool:
         """Whether too much has failed in a row for more than one careful request at a time."""
-        return self._failures >= OUTAGE_AFTER
+        return self.failures >= OUTAGE_AFTER
 
     def trying(self, *, isolating: bool = False) -> None:
         """A request goes out; ``isolating``: to find out which record a batch is refused for."""
@@ -88,24 +92,27 @@ class Breaker:
         self.phase = Phase.UPLOADING
         self.accepted += 1
         self._trying_since = None
-        self._failures = self._unopened = self._refused_batches = self._refused_singles = 0
+        self.failures = self._unopened = self._refused_batches = self._refused_singles = 0
 
-    def failed(self, what: str) -> CtbatchError | None:
-        """A request was not sent, or its outcome is ambiguous; returns the reason to stop."""
-        self._failures += 1
+    def failed(self, what: str, *, pausing: bool = True) -> CtbatchError | None:
+        """A request was not sent, or its outcome is ambiguous; returns the reason to stop. That a
+        kept-alive connection was closed is no reason to pause (``pausing``) by itself.
+        """
+        self.failures += 1
         if self.in_outage and self.phase is Phase.UPLOADING:
             self.phase = Phase.OUTAGE
-        self._space_probes()
+        if pausing:
+            self._space_probes()
         return self.waited(what)
 
     def _space_probes(self) -> None:
-        pause = min(self._backoff(self._failures), self.patience_s)
+        pause = min(self._backoff(self.failures), self.patience_s)
         self.next_probe_at = self._clock() + pause
 
     def probed(self) -> None:
         """A probe came back; what neither failed nor was believed (a 429, say) spaces them too."""
         if self.in_outage and self.next_probe_at <= self._clock():
-            self._failures += 1
+            self.failures += 1
             self._space_probes()
 
     def unopened(self, what: str) -> CtbatchError | None:
@@ -157,9 +164,13 @@ class Turnstile:
     refuse, since the weather can have changed meanwhile. :meth:`leave` is for the end of the batch.
     """
 
-    def __init__(self, breaker: Breaker, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, breaker: Breaker, clock: Callable[[], float], concurrency: int = MAX_CONCURRENCY
+    ) -> None:
         self._breaker = breaker
         self._clock = clock
+        self._concurrency = concurrency
+        self._inside: set[int] = set()
         self._canary: int | None = None
         self._probing: int | None = None
         self._waiting: dict[int, bool] = {}
@@ -171,7 +182,11 @@ class Turnstile:
         if breaker.phase is Phase.CANARY and self._canary not in {None, seq}:
             return 0
         if not breaker.in_outage:
-            return records
+            inside = len(self._inside - {seq})
+            if safe or not breaker.failures or inside + breaker.failures < self._concurrency:
+                return records
+            if inside:  # one of these may be believed
+                return 0
         if self._probing not in {None, seq} or self._clock() < breaker.next_probe_at:
             return 0
         if safe:
@@ -202,7 +217,7 @@ class Turnstile:
     async def _pause(self) -> None:
         """Wait for a change, or until the next probe is due."""
         due = self._breaker.next_probe_at - self._clock()
-        timed = self._breaker.in_outage and self._probing is None and due > 0
+        timed = self._probing is None and due > 0
         try:
             async with asyncio.timeout(due + 0.001 if timed else None):
                 await self._changed.wait()
@@ -217,6 +232,7 @@ class Turnstile:
                 self.changed()
             return False
         self._claim(seq)
+        self._inside.add(seq)
         return True
 
     def _claim(self, seq: int) -> None:
@@ -227,6 +243,7 @@ class Turnstile:
 
     def exit(self, seq: int) -> None:
         """The attempt is over and the breaker knows its result."""
+        self._inside.discard(seq)
         if self._probing == seq:
             self._probing = None
             self._breaker.probed()

@@ -47,9 +47,7 @@ __all__ = ["Delivery", "Rehearsal", "Stages"]
 _NOTHING: frozenset[int] = frozenset()
 
 CALM_TRIES = 3
-"""Pauses grow no further while others get through: it is bad luck then and not the weather. With
-three in ten failing, single batches would hold up the end of a run for half a minute otherwise.
-"""
+"""Pauses grow further under throttling only: outages are spaced elsewhere, the rest is bad luck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +97,7 @@ class Delivery:
         if recorded is not None:
             everything = frozenset(range(batch.span.lines))
             self._maybe = everything if recorded.maybe is None else recorded.maybe
-        self._permit = self._announced = self._late = False
+        self._permit = self._announced = self._late = self._throttled = False
         self._retry_after: str | None = None
         self._accepted = 0
         self._settlement: Settlement
@@ -154,15 +152,15 @@ class Delivery:
         """Pause before another try; in an outage the turnstile spaces the tries instead."""
         if not piece.tries:
             return
-        self._s.tally.live.retries += 1
-        self._s.measured.retry()
-        if not self._s.breaker.in_outage or self._retry_after is not None:
-            calm = self._s.breaker.accepted > self._accepted
+        s = self._s
+        s.tally.live.retries += 1
+        s.measured.retry()
+        if not s.breaker.in_outage or self._retry_after is not None:
+            calm = not self._throttled or s.breaker.accepted > self._accepted
             tries = min(piece.tries, CALM_TRIES) if calm else piece.tries
-            pause = self._s.backoff(tries, self._retry_after)
-            pause = min(pause, self._s.breaker.patience_s)
-            self._s.measured.add_time("backing_off", pause)
-            await self._s.sleep(pause)
+            pause = min(s.backoff(tries, self._retry_after), s.breaker.patience_s)
+            s.measured.add_time("backing_off", pause)
+            await s.sleep(pause)
 
     async def _admit(self) -> tuple[SealedBatch, asyncio.Future[None] | None]:
         """Wait until the weather allows the next piece, and have its admission written.
@@ -242,7 +240,7 @@ class Delivery:
 
     async def _open(self, outcome: Reply | CtbatchError, records: int) -> None:
         """Say what an attempt meant, to the settlement and to the breaker."""
-        self._retry_after = None
+        self._retry_after, self._throttled = None, False
         if isinstance(outcome, Reply):
             self._s.breaker.reached()
             verdict = await self._s.opener.open(outcome, records)
@@ -280,7 +278,7 @@ class Delivery:
         self._maybe = self._before
         match verdict.meaning:
             case Meaning.THROTTLED:
-                self._retry_after = verdict.retry_after
+                self._retry_after, self._throttled = verdict.retry_after, True
                 settlement.again()
                 return s.breaker.waited(what)
             case Meaning.TOO_LARGE:
@@ -319,9 +317,8 @@ class Delivery:
         if error.result == "timeout":
             self._late = True
             s.measured.late()
-        stale = error.result == "stale_connection"  # says nothing about the service
-        problem = None if stale else s.breaker.failed(error.why)
-        return self._ambiguous(error.result, problem)
+        stale = error.result == "stale_connection"
+        return self._ambiguous(error.result, s.breaker.failed(error.why, pausing=not stale))
 
     def _ambiguous(self, what: str, problem: CtbatchError | None) -> CtbatchError | None:
         words = f"sent, but no answer came that can be believed ({what})"

@@ -137,7 +137,7 @@ class Equipment:
         return Stages(
             sealer=self._sealer,
             turns=Turns(OrderGuard()),
-            turnstile=Turnstile(breaker, clock),
+            turnstile=Turnstile(breaker, clock, delivery.concurrency),
             breaker=breaker,
             admissions=asyncio.Semaphore(delivery.concurrency + 2),
             slots=Slots(Controller(delivery.concurrency), clock=clock),

@@ -39,7 +39,10 @@ MAX_AMBIGUOUS = 8
 """Ambiguous answers for one piece, while others are believed, before it is halved."""
 
 MAX_AMBIGUOUS_HALF = 3
-"""The same for a piece that was already cut for that reason."""
+"""The same for a piece that was already cut for that reason. Where nothing at all is believed, as
+many cut it too: if what the service chokes on is all that is left, only a part can be believed.
+"""
+NEVER = 1 << 62  # later than any count of accepted requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +50,18 @@ class Piece:
     """Records of a batch that go out in one request; ``tries`` lengthens the pause before it.
 
     ``ambiguous`` counts its ambiguous answers, as far as another request was accepted since the one
-    before; ``accepted_at`` is the count of accepted requests at the last of them, ``refused_at``
-    that when it, or what it is a part of, was first refused.
+    before, ``stuck`` the others since; ``accepted_at`` is the count of accepted requests at the
+    last of them, ``refused_at`` (``cut_at``) that when what it is a part of was refused (cut)
+    first.
     """
 
     records: tuple[int, ...]
     tries: int = 0
     ambiguous: int = 0
     most_ambiguous: int = MAX_AMBIGUOUS
+    stuck: int = 0
     accepted_at: int | None = None
+    cut_at: int = NEVER
     refused_at: int | None = None
 
 
@@ -106,11 +112,8 @@ class Settlement:
 
     def _take_up(self, recorded: Recorded) -> None:
         """Apply the ambiguity policy to what was on the wire when an earlier process ended."""
-        maybe = [
-            r
-            for r in sorted(self._pending)
-            if recorded.maybe is None or self._checked.positions[r] in recorded.maybe
-        ]
+        on_wire, positions = recorded.maybe, self._checked.positions
+        maybe = [r for r in sorted(self._pending) if on_wire is None or positions[r] in on_wire]
         if maybe:
             rest = tuple(r for r in sorted(self._pending) if r not in set(maybe))
             self._work = deque(Piece(part) for part in (tuple(maybe), rest) if part)
@@ -222,8 +225,7 @@ class Settlement:
                 words = "refused or stored: the service did not say which record it refused"
                 self._refuse(record, State.UNKNOWN, None, words)
             else:
-                words = transient[record].words
-                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, words)
+                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, transient[record].words)
         if not again:
             return
         self._pending |= again
@@ -273,9 +275,9 @@ class Settlement:
         if followers:
             # Where one of them was never in a refused request, the piece has not been refused yet.
             known = all(other.refused_at is not None for other in taken)
-            self._work.append(
-                Piece(tuple(sorted(followers)), refused_at=piece.refused_at if known else None)
-            )
+            at, rest = piece.refused_at if known else None, tuple(sorted(followers))
+            later = replace(piece, records=rest, tries=0, ambiguous=0, stuck=0, refused_at=at)
+            self._work.append(later)
 
     def _probe(self, piece: Piece) -> None:
         """Send the first, a middle and a last record alone, then the rest.
@@ -321,14 +323,20 @@ class Settlement:
         left = tuple(r for r in piece.records if r not in unsafe)
         if not left:
             return
-        count = piece.ambiguous + (piece.accepted_at is None or accepted > piece.accepted_at)
-        piece = replace(piece, records=left, ambiguous=count, accepted_at=accepted)
-        if count < piece.most_ambiguous:
+        progress = piece.accepted_at is None or accepted > piece.accepted_at
+        count, stuck = piece.ambiguous + progress, 0 if progress else piece.stuck + 1
+        piece = replace(piece, records=left, ambiguous=count, stuck=stuck, accepted_at=accepted)
+        most = piece.most_ambiguous
+        if max(count, stuck) < most:
             self._work.appendleft(replace(piece, tries=piece.tries + 1))
-        elif len(left) == 1:
+        elif len(left) > 1:
+            most, at = MAX_AMBIGUOUS_HALF, min(piece.cut_at, accepted)
+            cut = replace(piece, ambiguous=0, most_ambiguous=most, cut_at=at)
+            self._push_halves(replace(cut, stuck=most - 1 if stuck else 0))
+        elif count >= most or (stuck >= MAX_AMBIGUOUS and accepted > piece.cut_at):
             self._refuse(left[0], State.UNKNOWN, None, words)
-        else:
-            self._push_halves(replace(piece, ambiguous=0, most_ambiguous=MAX_AMBIGUOUS_HALF))
+        else:  # the others of its batch may be believed, or it is not the record's fault
+            self._put_off(piece)
 
     # -- the parts of it --------------------------------------------------------------------------
 
@@ -342,10 +350,8 @@ class Settlement:
 
     def _push_halves(self, piece: Piece) -> None:
         middle = (len(piece.records) + 1) // 2
-        halves = (piece.records[:middle], piece.records[middle:])
-        self._work.extendleft(
-            replace(piece, records=half, tries=0) for half in reversed(halves) if half
-        )
+        halves = [half for half in (piece.records[middle:], piece.records[:middle]) if half]
+        self._work.extendleft(replace(piece, records=half, tries=0) for half in halves)
 
     def _resendable(
         self, wanted: Set[int], within: Sequence[int], blocked: Set[int]

@@ -27,10 +27,12 @@ class Clock:
 class Weather:
     """A breaker and its turnstile on a fake clock; the pause after failure *n* is *n* seconds."""
 
-    def __init__(self, give_up_after_s: float = 900, *, sealed: bool = True) -> None:
+    def __init__(
+        self, give_up_after_s: float = 900, *, sealed: bool = True, concurrency: int = 15
+    ) -> None:
         self.clock = Clock()
         self.breaker = Breaker(self.clock, float, give_up_after_s=give_up_after_s, sealed=sealed)
-        self.turnstile = Turnstile(self.breaker, self.clock)
+        self.turnstile = Turnstile(self.breaker, self.clock, concurrency)
 
     def allowed(self, seq: int, *, safe: bool = True, records: int = 10) -> int:
         """How many records of batch ``seq`` may go out now."""
@@ -167,6 +169,50 @@ def test_a_batch_with_unsafe_records_is_cut_for_a_probe() -> None:
     assert weather.allowed(1, safe=False) == 1
     assert not weather.enter(1, safe=False)
     assert weather.enter(1, safe=False, records=1)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5, 15])
+def test_an_outage_costs_no_more_unsafe_batches_than_go_at_a_time(concurrency: int) -> None:
+    """Whoever enters between the first failure and the third is counted too."""
+    weather = Weather(concurrency=concurrency).begin()
+    exposed: list[int] = []
+    inside: list[int] = []
+    for seq in range(1, 50):
+        if len(inside) == concurrency or not weather.enter(seq, safe=False):
+            if not inside:
+                break
+            lost = inside.pop(0)
+            weather.breaker.failed("500")
+            weather.turnstile.exit(lost)
+            continue
+        exposed.append(seq)
+        inside.append(seq)
+    assert len(exposed) == concurrency
+    weather.wait_out()
+    assert weather.allowed(99, safe=False) == 1
+    assert weather.allowed(99) == 10
+
+
+def test_after_a_failure_the_last_place_waits_for_those_on_the_wire() -> None:
+    """One of them may be believed: then nothing has to be cut."""
+    weather = Weather(concurrency=3).begin()
+    for seq in (1, 2, 3):
+        assert weather.enter(seq, safe=False)
+    weather.breaker.failed("500")
+    weather.turnstile.exit(1)
+    assert weather.allowed(4, safe=False) == 0
+    assert weather.allowed(4) == 10
+    weather.breaker.believed()
+    weather.turnstile.exit(2)
+    assert weather.allowed(4, safe=False) == 10
+
+
+def test_a_stale_connection_is_no_reason_to_pause() -> None:
+    """It counts as a failure, but the next request need not wait for it."""
+    weather = Weather().begin()
+    weather.breaker.failed("stale_connection", pausing=False)
+    assert weather.breaker.next_probe_at <= weather.clock.now
+    assert weather.breaker.failures == 1
 
 
 @pytest.mark.parametrize("answers", [1, 5])

@@ -116,12 +116,29 @@ def test_the_policy_can_be_to_hold_everything() -> None:
     assert desk.states() == [UNKNOWN, UNKNOWN]
 
 
-def test_ambiguous_answers_count_only_while_others_are_believed() -> None:
-    """An outage, however long, is nobody's fault: the batch stays whole."""
+def test_an_outage_is_nobodys_fault() -> None:
+    """However long it lasts, no record is unknown for it; all go when it is over."""
     desk = Desk.of(*users(4))
     for _ in range(10 * MAX_AMBIGUOUS):
         desk.lose(stored=False)
-    assert desk.next() == (0, 1, 2, 3)
+    assert len(desk.settlement.pending) == 4
+    desk.serve(Desk.answer)
+    assert desk.states() == [PROCESSED] * 4
+
+
+@pytest.mark.parametrize("culprit", [0, 20, 63])
+def test_what_the_service_chokes_on_is_found_where_nothing_else_is_left(culprit: int) -> None:
+    """No other batch is there to be believed: parts of this one are."""
+    desk = Desk.of(*users(64))
+
+    def step(desk: Desk) -> None:
+        if culprit in desk.next():
+            desk.lose(stored=False)
+        else:
+            desk.answer()
+
+    desk.serve(step)
+    assert {n: s for n, s in desk.final().items() if s is not PROCESSED} == {culprit: UNKNOWN}
 
 
 def test_a_batch_that_keeps_getting_no_answer_is_isolated() -> None:
