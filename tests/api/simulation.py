@@ -53,12 +53,13 @@ class Simulation:
     replies: list[tuple[float, bool]] = field(default_factory=list)
     """When each reply came, and whether it was a 429."""
     sent: list[float] = field(default_factory=list)
+    start: int = 1
     peak: int = 0
 
     def run(self, until_s: float) -> None:
         """Let the clock go on to ``until_s``."""
         self._rng = random.Random(f"{self.latency_s}")
-        self._controller = Controller(self.cap)
+        self._controller = Controller(self.cap, self.start)
         self._budget = RetryBudget()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()

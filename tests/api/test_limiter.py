@@ -35,8 +35,8 @@ def test_scenarios_stay_in_their_ranges(scenario: dict[str, Any], latency_s: flo
     """Every range of a scenario file holds, and the cap is never exceeded."""
     simulation = Simulation(latency_s, [Service(**phase) for phase in scenario["service"]])
     simulation.run(scenario["until_s"])
-    assert simulation.peak == simulation.cap
-    assert simulation.highest_limit(0, scenario["until_s"]) == simulation.cap
+    assert simulation.peak <= simulation.cap
+    assert simulation.highest_limit(0, scenario["until_s"]) <= simulation.cap
     for wanted in scenario["range"]:
         got = simulation.measure(wanted["what"], wanted["from_s"], wanted["to_s"])
         assert wanted.get("min", 0) <= got <= wanted.get("max", float("inf")), (wanted, got)
@@ -59,6 +59,53 @@ def test_the_climb_takes_half_a_minute_whenever_the_cap_is_lifted(
         assert simulation.lowest_limit(lifted_at_s + 30, lifted_at_s + 32) == 15
 
 
+@pytest.mark.parametrize("refusal_s", [0.03, "latency"])
+@pytest.mark.parametrize("latency_s", LATENCIES_S)
+@pytest.mark.parametrize("cap", [1, 2, 3, 4, 5, 7, 10, 14])
+def test_any_share_of_the_account_is_found_with_few_refusals(
+    cap: int, latency_s: float, refusal_s: Any
+) -> None:
+    """Under 15 % while it searches, under 3 % once settled; and hardly a call is left unused."""
+    simulation = Simulation(latency_s, [Service(cap=cap, refusal_s=refusal_s)])
+    simulation.run(120)
+    assert simulation.refused_share(0, 20) < 0.15
+    assert simulation.refused_share(20, 120) < 0.03
+    assert simulation.mean_limit(20, 120) > cap - 0.1
+
+
+def test_the_limit_doubles_with_each_round_that_holds() -> None:
+    """A round is as many believed replies as may be in flight; four lead to the cap."""
+    controller = Controller(15)
+    seen = [controller.limit]
+    for _ in range(4):
+        for n in range(controller.limit):
+            controller.sent(n + 1)
+        for _ in range(controller.limit):
+            assert controller.limit == seen[-1]
+            controller.believed(0.0)
+        seen.append(controller.limit)
+    assert seen == [1, 2, 4, 8, 15]
+    assert repr(controller) == "<Controller: 15 of 15, 8 held>"
+
+
+def test_the_first_refusal_ends_the_doubling() -> None:
+    """What held before it is where the climb by steps begins."""
+    controller = Controller(15)
+    for limit in (1, 2, 4):
+        for n in range(limit):
+            controller.sent(n + 1)
+        for _ in range(limit):
+            controller.believed(0.0)
+    tickets = [controller.sent(n + 1) for n in range(8)]
+    for _ in tickets[:5]:
+        controller.believed(0.1)
+    for ticket in tickets[5:]:
+        controller.throttled(0.1, ticket)
+    assert controller.limit == 4
+    _believe(controller, 2.5, start=0.1)
+    assert controller.limit == 5
+
+
 def _believe(controller: Controller, seconds: float, start: float = 0.0) -> float:
     """Believed replies, every slot in use, twenty a second; returns the time afterwards."""
     for _ in range(int(seconds * 20)):
@@ -70,7 +117,7 @@ def _believe(controller: Controller, seconds: float, start: float = 0.0) -> floa
 
 def test_one_burst_of_refusals_lowers_the_limit_once() -> None:
     """Refusals of requests sent before the limit was lowered say nothing new."""
-    controller = Controller(15)
+    controller = Controller(15, 15)
     tickets = [controller.sent(n + 1) for n in range(15)]
     for ticket in tickets:
         controller.throttled(1.0, ticket)
@@ -81,7 +128,7 @@ def test_one_burst_of_refusals_lowers_the_limit_once() -> None:
 
 def test_a_refusal_at_a_proven_limit_costs_a_quarter() -> None:
     """A stray 429 after many believed replies does not halve what was found to work."""
-    controller = Controller(15)
+    controller = Controller(15, 15)
     now = _believe(controller, 5)
     controller.throttled(now, controller.sent(15))
     assert controller.limit == 11
@@ -89,7 +136,7 @@ def test_a_refusal_at_a_proven_limit_costs_a_quarter() -> None:
 
 def test_a_failed_probe_goes_back_to_the_last_limit_that_held() -> None:
     """A probe that is refused costs nothing but the probe."""
-    controller = Controller(15)
+    controller = Controller(15, 15)
     controller.throttled(0.0, controller.sent(15))
     now = _believe(controller, 2.2)
     assert controller.limit == 8
@@ -99,7 +146,7 @@ def test_a_failed_probe_goes_back_to_the_last_limit_that_held() -> None:
 
 def test_a_refusal_from_before_the_probe_is_no_failed_probe() -> None:
     """A request sent at the old limit and refused speaks against the old limit."""
-    controller = Controller(15)
+    controller = Controller(15, 15)
     controller.throttled(0.0, controller.sent(15))
     before = controller.sent(7)
     now = _believe(controller, 2.2)
@@ -110,7 +157,7 @@ def test_a_refusal_from_before_the_probe_is_no_failed_probe() -> None:
 
 def test_the_limit_is_never_below_one() -> None:
     """Something must go out, or nobody would learn that the storm is over."""
-    controller = Controller(2)
+    controller = Controller(2, 2)
     for second in range(10):
         controller.throttled(second, controller.sent(1))
     assert controller.limit == 1
@@ -118,7 +165,7 @@ def test_the_limit_is_never_below_one() -> None:
 
 def test_a_limit_that_nobody_needed_is_not_raised() -> None:
     """Replies prove a limit only if the limit was reached."""
-    controller = Controller(15)
+    controller = Controller(15, 15)
     controller.throttled(0.0, controller.sent(15))
     for tick in range(1000):
         controller.sent(2)
@@ -199,7 +246,7 @@ class Holders:
 
 async def test_slots_are_given_in_the_order_of_asking() -> None:
     """First come, first served; somebody new does not overtake those who wait."""
-    slots = Slots(Controller(2))
+    slots = Slots(Controller(2, 2))
     async with asyncio.TaskGroup() as group:
         holders = Holders(slots, group)
         await holders.start(1, 2, 3, 4)
@@ -252,7 +299,7 @@ async def test_a_waiter_cancelled_in_the_turn_of_the_grant_passes_it_on() -> Non
 
 async def test_shrinking_takes_effect_as_slots_are_given_back() -> None:
     """After a 429 nobody is interrupted, and nobody is let in until there is room."""
-    slots = Slots(Controller(4))
+    slots = Slots(Controller(4, 4))
     async with asyncio.TaskGroup() as group:
         holders = Holders(slots, group)
         await holders.start(1, 2, 3, 4, 5, 6)
@@ -271,7 +318,7 @@ async def test_shrinking_takes_effect_as_slots_are_given_back() -> None:
 async def test_growing_wakes_those_who_wait() -> None:
     """A raised limit lets one more in at once, before any slot is given back."""
     clock = Clock()
-    slots = Slots(Controller(2), clock=clock)
+    slots = Slots(Controller(2, 2), clock=clock)
     async with asyncio.TaskGroup() as group:
         holders = Holders(slots, group)
         await holders.start(1)
@@ -301,7 +348,7 @@ async def test_an_error_in_a_slot_gives_it_back() -> None:
 async def test_the_mean_is_weighted_by_time() -> None:
     """Slots on average since the first was taken; the time before that does not count."""
     clock = Clock()
-    slots = Slots(Controller(3), clock=clock)
+    slots = Slots(Controller(3, 3), clock=clock)
     assert slots.mean_in_flight == 0.0
     clock.now += 50
     async with slots.take():
@@ -316,7 +363,7 @@ async def test_the_mean_is_weighted_by_time() -> None:
 
 async def test_a_limiter_tells_how_it_stands() -> None:
     """``repr`` says what a person debugging a stall wants to know."""
-    slots = Slots(Controller(3))
+    slots = Slots(Controller(3, 3))
     async with slots.take():
         assert repr(slots) == "<Slots: 1 of 3 in flight, 0 waiting>"
-    assert repr(Controller(3)) == "<Controller: 3 of 3, 3 held>"
+    assert repr(Controller(3, 3)) == "<Controller: 3 of 3, 3 held>"
