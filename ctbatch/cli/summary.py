@@ -6,6 +6,7 @@ harmless for a terminal.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ _PLACES = 3
 
 _FILES = (
     ("report.json", "this report"),
-    ("rejected.ndjson", "the refused and invalid lines: mend them and run that file"),
+    ("rejected.ndjson", "the refused and invalid lines, as they stand in the input"),
     ("rejected.reasons.ndjson", "why, row by row"),
     ("unknown.ndjson", "the lines that may or may not have arrived"),
     ("unknown.reasons.ndjson", "why, row by row"),
@@ -72,6 +73,7 @@ def _all(report: Report) -> Iterator[str]:
     if report.run_dir:
         yield ""
         yield from _files(report)
+        yield from _next_steps(report)
 
 
 def _headline(report: Report) -> str:
@@ -181,6 +183,29 @@ def _files(report: Report) -> Iterator[str]:
     width = max(len(path) for path, _ in shown)
     yield "Files"
     yield from (f"  {path:<{width}}  {meaning}" for path, meaning in shown)
+
+
+def _next_steps(report: Report) -> Iterator[str]:
+    """What to do with the lines that need a look."""
+    counts = report.lines
+    if not counts.unprocessed + counts.invalid + counts.unknown:
+        return
+    yield ""
+    yield "What to do"
+    if counts.unprocessed + counts.invalid:
+        yield "  Mend the lines in rejected.ndjson, then upload that file:"
+        yield f"    {_again(report, 'rejected.ndjson')}"
+    if counts.unknown:
+        yield "  Look up the lines in unknown.ndjson (dashboard, ctbatch profile, ctbatch events),"
+        yield "  delete those that did arrive, since they would count twice, then upload the rest:"
+        yield f"    {_again(report, 'unknown.ndjson')}"
+
+
+def _again(report: Report, name: str) -> str:
+    """The command that uploads a file of the run directory in the same mode."""
+    flags = {Mode.PLAINTEXT: ["--plaintext"], Mode.EMULATOR: ["--emulator"]}
+    path = str(Path(report.run_dir) / name)
+    return clean(shlex.join(["ctbatch", "run", path, *flags.get(report.mode, [])]))
 
 
 def _row(name: str, text: str) -> str:

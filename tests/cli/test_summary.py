@@ -85,12 +85,29 @@ Late      1 timed out; what the service applies of them later is beyond our sigh
 
 Files
   runs/a/report.json               this report
-  runs/a/rejected.ndjson           the refused and invalid lines: mend them and run that file
+  runs/a/rejected.ndjson           the refused and invalid lines, as they stand in the input
   runs/a/rejected.reasons.ndjson   why, row by row
   runs/a/unknown.ndjson            the lines that may or may not have arrived
   runs/a/unknown.reasons.ndjson    why, row by row
-  runs/a/rejected.ndjson.edited-1  edited since, so moved out of the way"""
+  runs/a/rejected.ndjson.edited-1  edited since, so moved out of the way
+
+What to do
+  Mend the lines in rejected.ndjson, then upload that file:
+    ctbatch run runs/a/rejected.ndjson
+  Look up the lines in unknown.ndjson (dashboard, ctbatch profile, ctbatch events),
+  delete those that did arrive, since they would count twice, then upload the rest:
+    ctbatch run runs/a/unknown.ndjson"""
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag"), [(Mode.EMULATOR, " --emulator"), (Mode.PLAINTEXT, " --plaintext")]
+)
+def test_what_is_uploaded_again_goes_the_same_way(mode: Mode, flag: str) -> None:
+    """The command that is suggested can be pasted: mode kept, path quoted."""
+    text = summary(replace(REPORT, mode=mode, run_dir="my runs/a", lines=Counts(invalid=1)))
+    assert text.endswith(f"    ctbatch run 'my runs/a/rejected.ndjson'{flag}")
+    assert "unknown.ndjson" not in text
 
 
 def test_a_clean_run_is_short() -> None:
