@@ -194,12 +194,8 @@ class Asker:
     def _failure(self, question: _Question, heard: Heard) -> CtbatchError | None:
         """The error for what no more attempts can mend, if it is one."""
         if heard.sense is Sense.UNOPENED:
-            if question.asked < UNOPENED_TRIES:
-                causes = explain_unopened(sealed=self.sealed).causes
-                return ServiceRefused(
-                    "the answer did not open, so nothing it says is believed", causes
-                )
-            return explain_unopened(sealed=self.sealed)
+            answers = 1 if question.asked < UNOPENED_TRIES else UNOPENED_TRIES
+            return explain_unopened(answers, sealed=self.sealed)
         if heard.sense is Sense.FATAL:
             return refusal_of(heard, "request", sealed=self.sealed)
         # Without a status nothing came back at all.

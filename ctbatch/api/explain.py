@@ -71,11 +71,12 @@ def explain_refusal(words: str, *, sealed: bool) -> ServiceRefused:
     return ServiceRefused(what, (_ENFORCED, _MALFORMED, _FEATURE_ON_PLAIN))
 
 
-def explain_unopened(*, sealed: bool) -> ServiceRefused:
-    """Answers come back that cannot be opened, so nothing they say is believed."""
+def explain_unopened(answers: int, *, sealed: bool) -> ServiceRefused:
+    """So many answers in a row cannot be opened, so nothing they say is believed."""
+    which = "the answer" if answers == 1 else f"{answers} answers in a row"
     if not sealed:
         causes: tuple[str, ...] = ("the answers are not the API's JSON: check --base-url",)
-        return ServiceRefused("three answers in a row could not be read", causes)
-    what = "three answers in a row did not open, so nothing they say is believed"
+        return ServiceRefused(f"{which} could not be read", causes)
+    what = f"{which} did not open, so nothing said in them is believed"
     plain = "the answers come in plaintext, from a gateway or an account without encryption"
     return ServiceRefused(what, (_CLIENT_KEY, _INFO, plain, _FEATURE_OFF))

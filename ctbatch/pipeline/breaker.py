@@ -31,6 +31,13 @@ __all__ = ["Breaker", "Tally", "Turnstile"]
 OUTAGE_AFTER = 3
 """Failures in a row that are no coincidence any more."""
 
+MAX_UNOPENED = 3
+MAX_UNOPENED_LATER = 6
+"""Answers in a row that do not open before our keys are to blame; twice as many once a reply did
+open in this process. Then a gateway is likelier, and with one answer in twenty cut short, three in
+a row come up in a few thousand requests; with fifteen on the wire the six are here at once.
+"""
+
 UNREACHABLE_AFTER_S = 30.0
 """How long a host that never answered is tried: a typo should not wait for --give-up-after."""
 
@@ -116,10 +123,10 @@ class Breaker:
             self._space_probes()
 
     def unopened(self, what: str) -> CtbatchError | None:
-        """A 2xx came that does not open; as :meth:`failed`, and three in a row mean wrong keys."""
+        """A 2xx came that does not open; as :meth:`failed`; several in a row mean wrong keys."""
         self._unopened += 1
-        if self._unopened >= OUTAGE_AFTER:
-            return explain_unopened(sealed=self.sealed)
+        if self._unopened >= (MAX_UNOPENED_LATER if self.accepted else MAX_UNOPENED):
+            return explain_unopened(self._unopened, sealed=self.sealed)
         return self.failed(what)
 
     def waited(self, what: str) -> CtbatchError | None:

@@ -10,7 +10,7 @@ Invariants:
 2. Pieces go out one after the other, in line order per identity: what is put back or put off takes
    the later records of its identities along.
 3. A record is blamed for the refusal of its batch only if another request was accepted, without
-   it, after the batch was first refused.
+   it, after the batch was first refused, and only if it was refused three times by itself.
 4. What may have been stored is repeated only if every record in it is replay-safe, or if the
    person asked for it.
 
@@ -20,7 +20,7 @@ What does not live here: waiting, sending, and what a reply means (:mod:`ctbatch
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -28,6 +28,7 @@ import orjson
 from ctbatch.api.wire import TRANSIENT_CODE, Entry, clean_words, map_entries
 from ctbatch.models import Batch, Checked, Counts, Refusal, State
 from ctbatch.pipeline.accounts import Recorded
+from ctbatch.pipeline.ties import Ties
 from ctbatch.settings import OnAmbiguous
 
 __all__ = ["Piece", "Settlement"]
@@ -42,6 +43,10 @@ MAX_AMBIGUOUS_HALF = 3
 """The same for a piece that was already cut for that reason. Where nothing at all is believed, as
 many cut it too: if what the service chokes on is all that is left, only a part can be believed.
 """
+MIN_ALONE = 3
+"""Refusals of a record by itself before it is blamed: a 400 may be a passing one (the vendor's tool
+repeats it). Where one in twenty was, two cost three innocent records of 30,000.
+"""
 NEVER = 1 << 62  # later than any count of accepted requests
 
 
@@ -52,7 +57,7 @@ class Piece:
     ``ambiguous`` counts its ambiguous answers, as far as another request was accepted since the one
     before, ``stuck`` the others since; ``accepted_at`` is the count of accepted requests at the
     last of them, ``refused_at`` (``cut_at``) that when what it is a part of was refused (cut)
-    first.
+    first. ``alone`` counts how often it was refused as a single record.
     """
 
     records: tuple[int, ...]
@@ -63,6 +68,7 @@ class Piece:
     accepted_at: int | None = None
     cut_at: int = NEVER
     refused_at: int | None = None
+    alone: int = 0
 
 
 class Settlement:
@@ -78,6 +84,7 @@ class Settlement:
         self._batch = batch
         self._checked = checked
         self._on_ambiguous = on_ambiguous
+        self._ties = Ties(checked)
         self._lines: list[bytes] | None = None
         self._records = range(len(checked.positions))
         self._base = Counts(blank=checked.blank)
@@ -191,7 +198,7 @@ class Settlement:
             return
         mapped = map_entries(
             entries,
-            [self._names(r) for r in piece.records],
+            [self._ties.names(r) for r in piece.records],
             [self._checked.types[r] for r in piece.records],
         )
         open_ = {piece.records[i] for i in mapped.candidates}
@@ -219,7 +226,8 @@ class Settlement:
                 self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, words)
         stored = self._checked.unsafe - open_  # not to be repeated, whatever the policy
         blocked = stored | self._unsafe(open_)
-        again, held = self._resendable(open_ | transient.keys(), piece.records, blocked)
+        within = [r for r in piece.records if r not in self._refused]
+        again, held = self._ties.resendable(open_ | transient.keys(), within, blocked)
         for record in sorted(held):
             if record in open_:
                 words = "refused or stored: the service did not say which record it refused"
@@ -242,11 +250,14 @@ class Settlement:
         Returns whether this speaks against the service: a batch refused twice, or a single record.
         """
         piece = self._work.popleft()
-        if piece.refused_at is None:
-            again = replace(piece, tries=piece.tries + 1, refused_at=accepted)
-            self._work.appendleft(again)
-            return False
         single = len(piece.records) == 1
+        piece = replace(piece, tries=piece.tries + 1, alone=piece.alone + single)
+        if piece.refused_at is None:
+            self._work.appendleft(replace(piece, refused_at=accepted))
+            return False
+        if single and piece.alone < MIN_ALONE and accepted > piece.refused_at:
+            self._work.appendleft(piece)
+            return False
         if canary and not self._halving:
             self._probe(piece)
         elif not single:
@@ -264,19 +275,19 @@ class Settlement:
         if record in self._probes:
             self._probes.discard(record)
             self.hopeless = not self._probes
-        followers = self._followers(record)
+        followers = self._ties.followers(record, sorted(self._pending))
         taken = [other for other in self._work if not followers.isdisjoint(other.records)]
         kept = [
             replace(other, records=left)
             for other in self._work
             if (left := tuple(r for r in other.records if r not in followers))
         ]
-        self._work = deque([*kept, replace(piece, tries=piece.tries + 1)])
+        self._work = deque([*kept, piece])
         if followers:
             # Where one of them was never in a refused request, the piece has not been refused yet.
             known = all(other.refused_at is not None for other in taken)
             at, rest = piece.refused_at if known else None, tuple(sorted(followers))
-            later = replace(piece, records=rest, tries=0, ambiguous=0, stuck=0, refused_at=at)
+            later = Piece(rest, cut_at=piece.cut_at, refused_at=at)
             self._work.append(later)
 
     def _probe(self, piece: Piece) -> None:
@@ -285,7 +296,7 @@ class Settlement:
         A middle or last record that shares an identity is passed over, so that order is kept.
         """
         chosen = [piece.records[0]]
-        shared = self._shared(piece.records)
+        shared = self._ties.shared(piece.records)
         rest = piece.records[1:]
         middle = len(rest) // 2
         for candidates in (rest[middle:-1] or rest[:middle], rest[::-1]):
@@ -295,15 +306,7 @@ class Settlement:
         left = tuple(r for r in piece.records if r not in self._probes)
         if left:
             self._work.appendleft(replace(piece, records=left, tries=0))
-        self._work.extendleft(replace(piece, records=(r,)) for r in reversed(chosen))
-
-    def _shared(self, records: Iterable[int]) -> set[int]:
-        """The records that share an identity with another."""
-        holders: dict[str, list[int]] = {}
-        for record in records:
-            for name in self._names(record):
-                holders.setdefault(name, []).append(record)
-        return {r for several in holders.values() if len(several) > 1 for r in several}
+        self._work.extendleft(replace(piece, records=(r,), tries=0) for r in reversed(chosen))
 
     def too_large(self, code: int | None, words: str) -> None:
         """It was too large: halve it; a record that is too large alone is unprocessed."""
@@ -336,7 +339,7 @@ class Settlement:
         elif count >= most or (stuck >= MAX_AMBIGUOUS and accepted > piece.cut_at):
             self._refuse(left[0], State.UNKNOWN, None, words)
         else:  # the others of its batch may be believed, or it is not the record's fault
-            self._put_off(piece)
+            self._put_off(replace(piece, tries=piece.tries + 1))
 
     # -- the parts of it --------------------------------------------------------------------------
 
@@ -352,38 +355,6 @@ class Settlement:
         middle = (len(piece.records) + 1) // 2
         halves = [half for half in (piece.records[middle:], piece.records[:middle]) if half]
         self._work.extendleft(replace(piece, records=half, tries=0) for half in halves)
-
-    def _resendable(
-        self, wanted: Set[int], within: Sequence[int], blocked: Set[int]
-    ) -> tuple[set[int], set[int]]:
-        """Which records go out again so that the ``wanted`` ones do, and which of those must not.
-
-        With a record go all later ones of its identities, and of theirs in turn; one that is
-        blocked, or has a blocked one among these, must not.
-        """
-        names = {r: self._names(r) for r in within if r not in self._refused}
-        stuck: set[int] = set()
-        tied: set[str] = set()
-        for record in reversed(names):
-            if record in blocked or not tied.isdisjoint(names[record]):
-                stuck.add(record)
-                tied |= names[record]
-        again: set[int] = set()
-        tied.clear()
-        for record, mine in names.items():
-            if (record in wanted and record not in stuck) or not tied.isdisjoint(mine):
-                again.add(record)
-                tied |= mine
-        return again, set(wanted & stuck)
-
-    def _followers(self, record: int) -> set[int]:
-        """The later records, of those pending, of its identities, and of theirs in turn."""
-        again, _ = self._resendable({record}, sorted(self._pending), frozenset())
-        return again - {record}
-
-    def _names(self, record: int) -> frozenset[str]:
-        checked = self._checked
-        return frozenset((checked.identities[record], *checked.aliases.get(record, ())))
 
     def _refuse(self, record: int, state: State, code: int | str | None, words: str) -> None:
         """Settle a record as unprocessed or unknown, with the service's words cleaned."""

@@ -53,6 +53,6 @@ def test_a_refused_plain_run_is_told_of_enforcement() -> None:
 @pytest.mark.parametrize(("sealed", "remedy"), [(True, "--client-key"), (False, "--base-url")])
 def test_unreadable_answers_name_the_key_or_the_address(sealed: bool, remedy: str) -> None:
     """Sealed: ours is the key that has to fit. Plain: it is not the API."""
-    error = explain_unopened(sealed=sealed)
+    error = explain_unopened(3, sealed=sealed)
     assert isinstance(error, ServiceRefused)
     assert remedy in error.causes[0]

@@ -300,7 +300,7 @@ async def test_answers_that_do_not_open_stop_it_after_three() -> None:
     async with Emulator() as emulator, client_of(emulator) as client:
         await fill(client, 1)
         emulator.configure(faults=("plaintext=1",))
-        with pytest.raises(ServiceRefused, match="three answers in a row did not open"):
+        with pytest.raises(ServiceRefused, match="3 answers in a row did not open"):
             await numbers(client)
         assert len(emulator.requests()) == 1 + 3
 

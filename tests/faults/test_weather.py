@@ -172,7 +172,7 @@ def _assert_last_is_right(here: World) -> None:
     "faults",
     [
         ("500-stored=0.1", "reset-stored=0.1", "reset=0.05"),
-        ("400=0.05", "truncated=0.05", "number-missing=0.5", "555=0.02"),
+        ("400=0.02", "truncated=0.05", "number-missing=0.5", "555=0.02"),
     ],
     ids=["lost", "partial"],
 )

@@ -393,17 +393,25 @@ def test_the_patience_counts_from_the_last_belief() -> None:
 
 
 def test_three_answers_that_do_not_open_mean_wrong_keys() -> None:
-    """With nothing believed between them; a believed one shows that ours is right."""
+    """Other failures between them say nothing of the keys."""
     weather = Weather()
     assert weather.breaker.unopened("unopened") is None
     assert weather.breaker.unopened("unopened") is None
-    weather.breaker.believed()
-    assert weather.breaker.unopened("unopened") is None
     assert weather.breaker.failed("500") is None
-    assert weather.breaker.unopened("unopened") is None
     error = weather.breaker.unopened("unopened")
     assert isinstance(error, ServiceRefused)
     assert "--client-key" in str(error)
+
+
+def test_once_one_did_open_it_takes_six_in_a_row() -> None:
+    """A believed one between them shows that ours is right."""
+    weather = Weather().begin()
+    for _ in range(2):
+        weather.breaker.believed()
+        assert [weather.breaker.unopened("unopened") for _ in range(5)] == [None] * 5
+    error = weather.breaker.unopened("unopened")
+    assert isinstance(error, ServiceRefused)
+    assert str(error).startswith("6 answers in a row")
 
 
 @pytest.mark.parametrize(("single", "bound"), [(False, 3), (True, 8)])

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from ctbatch.models import State
+from ctbatch.pipeline.settlement import MIN_ALONE
 from tests.pipeline.settling import Desk, user, users
 
 PROCESSED, UNPROCESSED, UNKNOWN = State.PROCESSED, State.UNPROCESSED, State.UNKNOWN
@@ -43,7 +44,7 @@ def test_a_culprit_costs_about_two_requests_a_halving(count: int, place: float) 
     desk.serve(desk.poisoned_by(culprit))
     assert desk.codes() == {culprit: 400}
     assert desk.settlement.counts.processed == count - 1
-    assert desk.requests <= 2 * math.ceil(math.log2(count)) + 3
+    assert desk.requests <= 2 * math.ceil(math.log2(count)) + 2 + MIN_ALONE
     assert all(len(times) == 1 for times in desk.stored.values())
 
 
@@ -53,7 +54,7 @@ def test_several_culprits_are_each_found() -> None:
     desk = Desk.of(*users(1000))
     desk.serve(desk.poisoned_by(*culprits))
     assert desk.codes() == dict.fromkeys(culprits, 400)
-    assert desk.requests <= len(culprits) * (2 * 10 + 3)
+    assert desk.requests <= len(culprits) * (2 * 10 + 2 + MIN_ALONE)
 
 
 def test_nobody_is_blamed_without_evidence() -> None:
@@ -65,6 +66,21 @@ def test_nobody_is_blamed_without_evidence() -> None:
     desk.accepted += 1  # another batch
     desk.serve(desk.poisoned_by(1))
     assert desk.codes() == {1: 400}
+
+
+def test_a_passing_refusal_of_a_record_alone_blames_nobody() -> None:
+    """It has other tries, as a batch has."""
+    desk = Desk.of(*users(4))
+    desk.refuse()
+    desk.refuse()
+    desk.refuse()
+    assert desk.next() == (0,)
+    desk.accepted += 1
+    for _ in range(MIN_ALONE - 1):
+        assert not desk.refuse()
+        assert desk.next() == (0,)
+    desk.serve(Desk.answer)
+    assert desk.states() == [PROCESSED] * 4
 
 
 def test_what_was_accepted_before_is_no_evidence() -> None:
