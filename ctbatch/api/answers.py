@@ -16,7 +16,8 @@ from enum import StrEnum
 import orjson
 
 from ctbatch.api.transport import Reply
-from ctbatch.api.wire import HPKE_MEDIA_TYPE, clean_words
+from ctbatch.api.wire import HPKE_MEDIA_TYPE
+from ctbatch.api.words import clean_words, without_secrets
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.errors import CiphertextCutError, NotSealedError, OpenError
 
@@ -122,6 +123,6 @@ def read_answer(
         Form.JSON if form is Form.OTHER else form,
         said=said if isinstance(said, str) else "",
         code=code if type(code) is int else None,
-        words=clean_words(words, list(secrets)),
+        words=clean_words(without_secrets(words, secrets), list(secrets)),
         repeated=bool(repeats) and repeats in words,
     )

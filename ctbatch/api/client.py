@@ -45,12 +45,12 @@ from ctbatch.api.wire import (
     Entry,
     Meaning,
     Verdict,
-    clean_words,
     headers,
     identity_of,
     judge,
     map_entries,
 )
+from ctbatch.api.words import clean_words
 from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import load_private, load_public
 from ctbatch.errors import OpenError, ReplyLost, SettingsError
@@ -335,7 +335,13 @@ class Client:
             body = orjson.loads(text)
         except orjson.JSONDecodeError:
             body, opened = None, opened and self._opening is not None
-        return judge(reply.status, opened=opened, body=body, records=records)
+        return judge(
+            reply.status,
+            opened=opened,
+            body=body,
+            records=records,
+            secrets=(self._account.passcode.reveal(),),
+        )
 
 
 def _json(value: bytes | Mapping[str, Any] | None) -> bytes | None:

@@ -33,7 +33,10 @@ _FEATURE_ON_PLAIN = (
     "the vendor's table allows a plain body only without the encryption headers, which is what "
     "--plaintext sends; a gateway in between may have changed them"
 )
-_MALFORMED = "every record has the same mistake, one that makes the service refuse a whole request"
+_MALFORMED = (
+    "many records have the same mistake, one that makes the service refuse a whole request: look "
+    "at the first lines that are unsent"
+)
 
 _STATUS_CAUSES = {
     401: (
@@ -62,13 +65,15 @@ def explain_status(status: int, words: str) -> ServiceRefused:
     return ServiceRefused(what, _STATUS_CAUSES.get(status, ("the address is not the API",)))
 
 
-def explain_refusal(words: str, *, sealed: bool) -> ServiceRefused:
-    """Batches are refused one after the other and nothing is accepted."""
+def explain_refusal(words: str, *, sealed: bool, others_pass: bool = False) -> ServiceRefused:
+    """Batches are refused one after the other and nothing is accepted; ``others_pass``: other
+    requests were, so that it is the records rather than the account.
+    """
     said = f' (it said "{words}")' if words else ""
     what = f"the service refuses one request after the other{said}; no record is blamed for it"
-    if sealed:
-        return ServiceRefused(what, (_FEATURE_OFF, _SERVER_KEY, _INFO, _MALFORMED))
-    return ServiceRefused(what, (_ENFORCED, _MALFORMED, _FEATURE_ON_PLAIN))
+    account = (_FEATURE_OFF, _SERVER_KEY, _INFO) if sealed else (_ENFORCED, _FEATURE_ON_PLAIN)
+    causes = (_MALFORMED, *account) if others_pass else (*account, _MALFORMED)
+    return ServiceRefused(what, causes)
 
 
 def explain_unopened(answers: int, *, sealed: bool) -> ServiceRefused:

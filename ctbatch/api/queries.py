@@ -27,7 +27,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ctbatch.api.records import Number, read_object
-from ctbatch.api.wire import Meaning, clean_words, judge
+from ctbatch.api.wire import Meaning, judge
+from ctbatch.api.words import clean_words
 from ctbatch.errors import SettingsError
 
 __all__ = [

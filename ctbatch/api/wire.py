@@ -7,7 +7,8 @@ Invariants:
 1. A reply is *believed* only if it is a 2xx whose JSON is at hand and whose counts add up to the
    records sent. Everything else is named by one of the other classes, never guessed.
 2. Nothing here raises on any bytes or any JSON.
-3. Words of the service are data: :func:`clean_words` is the only way for them to leave.
+3. Words of the service are data: :func:`~ctbatch.api.words.clean_words` is the only way for them
+   to leave, and secrets are cut out of them here, before anybody sees them.
 
 Sources: the vendor's "API Encryption", "Upload User Profiles API", "API Errors" and "API Request
 Limit" pages; the 1-based number and the altered echo are from recorded exchanges.
@@ -17,9 +18,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from ctbatch.api.words import Json, without_secrets
 
 __all__ = [
     "ACCOUNT_HEADER",
@@ -32,11 +35,9 @@ __all__ = [
     "TRANSIENT_CODE",
     "UPLOAD_PATH",
     "Entry",
-    "Json",
     "Mapped",
     "Meaning",
     "Verdict",
-    "clean_words",
     "headers",
     "identity_of",
     "judge",
@@ -61,17 +62,7 @@ TRANSIENT_CODE = 555
 IDENTITY_KINDS = ("identity", "FBID", "GPID", "objectId")
 """The four ways to name a user, in the order in which one is chosen ("Upload User Profiles")."""
 
-MAX_WORDS_BYTES = 200
-_MAX_READ = 4000
-"""Characters of the service's words that are looked at: what is left of them is 200 bytes."""
-
-Json = object
-"""Whatever a JSON parser returns; looked at with ``isinstance`` only."""
-
 _NUMBER = re.compile(r"Skipped record number\s*:\s*([0-9]{1,7})(?![0-9])", re.IGNORECASE)
-_NUMBER_WORDS = re.compile(r"Skipped record number\s*:?\s*[0-9]*", re.IGNORECASE)
-_LONG_NUMBER = re.compile(r"\+?\d(?:[\s().-]{0,2}\d){5,}")
-_API_WORDS = frozenset(("profile", "event", "token"))
 _ECHO_KEYS = {**{kind: kind for kind in IDENTITY_KINDS}, "fbId": "FBID", "gpId": "GPID"}
 """Under which keys an echo names a user: the vendor's pages spell two of them in two ways."""
 
@@ -138,14 +129,21 @@ _BY_STATUS = {
 
 
 def judge(  # noqa: PLR0911  # a decision table: one return a row
-    status: int, *, opened: bool, body: Json, records: int, retry_after: str | None = None
+    status: int,
+    *,
+    opened: bool,
+    body: Json,
+    records: int,
+    retry_after: str | None = None,
+    secrets: Collection[str] = (),
 ) -> Verdict:
     """Say what a reply to ``records`` records means.
 
     ``body`` is the parsed JSON or ``None``; ``opened`` says that the body was readable in the form
-    that was asked for (it opened, or, without encryption, it is there at all).
+    that was asked for (it opened, or, without encryption, it is there at all). ``secrets`` are cut
+    out of all words.
     """
-    code, words = _code_and_words(body)
+    code, words = _code_and_words(body, secrets)
     result = str(status)
     if not 200 <= status < 300:
         meaning = _by_status(status, body, retry_after)
@@ -160,7 +158,9 @@ def judge(  # noqa: PLR0911  # a decision table: one return a row
     processed = body.get("processed", 0 if "unprocessed" in body else None)
     if type(processed) is int and isinstance(entries, list):
         if processed >= 0 and processed + len(entries) == records:
-            return Verdict(Meaning.BELIEVED, result, entries=tuple(map(_entry, entries)))
+            return Verdict(
+                Meaning.BELIEVED, result, entries=tuple(_entry(raw, secrets) for raw in entries)
+            )
         return Verdict(Meaning.AMBIGUOUS, "wrong_counts", code, words)
     if body.get("status") == "fail":
         result = f"{status}/{code or 'fail'}"
@@ -194,16 +194,17 @@ def _is_vendor_failure(body: Json) -> bool:
     return isinstance(body, dict) and body.get("status") == "fail" and "error" in body
 
 
-def _code_and_words(body: Json) -> tuple[int | None, str]:
+def _code_and_words(body: Json, secrets: Collection[str]) -> tuple[int | None, str]:
     if not isinstance(body, dict):
         return None, ""
     code, words = body.get("code"), body.get("error")
-    return (code if type(code) is int else None), (words if isinstance(words, str) else "")
+    words = without_secrets(words, secrets) if isinstance(words, str) else ""
+    return (code if type(code) is int else None), words
 
 
-def _entry(raw: Json) -> Entry:
+def _entry(raw: Json, secrets: Collection[str]) -> Entry:
     """Read one entry of ``unprocessed``, whatever it is."""
-    code, words = _code_and_words(raw)
+    code, words = _code_and_words(raw, secrets)
     record = raw.get("record") if isinstance(raw, dict) else None
     found = _NUMBER.findall(words)
     number = int(found[0]) if len(found) == 1 else None
@@ -332,46 +333,3 @@ def _candidates(
         strangers += entries[len(own) :]
     refused.update(zip(left, strangers, strict=True))
     return Mapped(refused)
-
-
-def clean_words(words: str, *records: Json) -> str:
-    """Cut what could be personal out of the service's words.
-
-    Cut are the record number, every string and number of more than two characters in the given
-    records, anything like an address or a long number, control characters, and all beyond 200
-    bytes.
-    """
-    cut = len(words) > _MAX_READ
-    words = _flat(_NUMBER_WORDS.sub("", words[:_MAX_READ]))
-    values = {flat for record in records for v in _strings(record) if len(flat := _flat(v)) > 2}
-    longest_first = sorted(values - _API_WORDS, key=lambda value: (-len(value), value))
-    for value in longest_first:
-        words = words.replace(value, "…")
-    if cut and longest_first:  # the end may be half a value, or half an address
-        words = words[: -len(longest_first[0])]
-    kept = words.split()[: -1 if cut else None]
-    words = " ".join("…" if "@" in word else word for word in kept)
-    words = _LONG_NUMBER.sub("…", words)
-    encoded = words.encode("utf-8", "replace")
-    return encoded[:MAX_WORDS_BYTES].decode("utf-8", "ignore").strip()
-
-
-def _flat(text: str) -> str:
-    """The text on one line, with single blanks and without control characters."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(text.split())
-
-
-def _strings(value: Json) -> Iterator[str]:
-    """Every string and number in a JSON value, as text; bounded by the parser's depth limit."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield str(value)

@@ -66,6 +66,8 @@ class Breaker:
         self._reached = False
         self.failures = 0
         """Failures since the last belief."""
+        self._probes = 0
+        """Probes since the last belief that were not believed."""
         self._unopened = 0
         self._refused_batches = 0
         self._refused_singles = 0
@@ -100,26 +102,28 @@ class Breaker:
         self.accepted += 1
         self._trying_since = None
         self.failures = self._unopened = self._refused_batches = self._refused_singles = 0
+        self._probes = 0
 
-    def failed(self, what: str, *, pausing: bool = True) -> CtbatchError | None:
-        """A request was not sent, or its outcome is ambiguous; returns the reason to stop. That a
-        kept-alive connection was closed is no reason to pause (``pausing``) by itself.
+    def failed(self, what: str) -> CtbatchError | None:
+        """A request was not sent, or its outcome is ambiguous; returns the reason to stop.
+
+        However many were on the wire when the weather turned, together they cost one short pause.
         """
         self.failures += 1
+        if self.failures <= OUTAGE_AFTER:
+            self._space_probes()
         if self.in_outage and self.phase is Phase.UPLOADING:
             self.phase = Phase.OUTAGE
-        if pausing:
-            self._space_probes()
         return self.waited(what)
 
     def _space_probes(self) -> None:
-        pause = min(self._backoff(self.failures), self.patience_s)
+        pause = min(self._backoff(self._probes + 1), self.patience_s)
         self.next_probe_at = self._clock() + pause
 
     def probed(self) -> None:
-        """A probe came back; what neither failed nor was believed (a 429, say) spaces them too."""
-        if self.in_outage and self.next_probe_at <= self._clock():
-            self.failures += 1
+        """A probe came back; one that was not believed, for whatever reason, puts off the next."""
+        if self.in_outage:
+            self._probes += 1
             self._space_probes()
 
     def unopened(self, what: str) -> CtbatchError | None:
@@ -155,12 +159,15 @@ class Breaker:
             self._refused_batches >= MAX_REFUSED_BATCHES
             or self._refused_singles >= MAX_REFUSED_SINGLES
         )
-        return explain_refusal(what, sealed=self.sealed) if too_many else None
+        if not too_many:
+            return None
+        return explain_refusal(what, sealed=self.sealed, others_pass=single and self.accepted > 0)
 
     def overspent(self, what: str, *, lines: int) -> CtbatchError | None:
         """The reason to stop if isolation has cost too many requests for so many lines read."""
-        budget = REQUESTS_PER_10_000_LINES * max(1, -(-lines // 10_000))
-        return explain_refusal(what, sealed=self.sealed) if self._isolations > budget else None
+        if self._isolations <= REQUESTS_PER_10_000_LINES * max(1, -(-lines // 10_000)):
+            return None
+        return explain_refusal(what, sealed=self.sealed, others_pass=True)
 
 
 class Turnstile:

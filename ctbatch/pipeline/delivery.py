@@ -25,7 +25,8 @@ from ctbatch.api.explain import explain_refusal, explain_status
 from ctbatch.api.limiter import Slots
 from ctbatch.api.retry import RetryBudget
 from ctbatch.api.transport import Reply
-from ctbatch.api.wire import Meaning, Verdict, clean_words
+from ctbatch.api.wire import Meaning, Verdict
+from ctbatch.api.words import clean_words
 from ctbatch.errors import CtbatchError, LedgerFailed, NotSent, TransportError
 from ctbatch.models import Batch, Counts, SealedBatch
 from ctbatch.notices import Level, Notice, Watcher
@@ -317,8 +318,7 @@ class Delivery:
         if error.result == "timeout":
             self._late = True
             s.measured.late()
-        stale = error.result == "stale_connection"
-        return self._ambiguous(error.result, s.breaker.failed(error.why, pausing=not stale))
+        return self._ambiguous(error.result, s.breaker.failed(error.why))
 
     def _ambiguous(self, what: str, problem: CtbatchError | None) -> CtbatchError | None:
         words = f"sent, but no answer came that can be believed ({what})"

@@ -142,7 +142,7 @@ class Equipment:
             admissions=asyncio.Semaphore(delivery.concurrency + 2),
             slots=Slots(Controller(delivery.concurrency), clock=clock),
             sender=self._sender(),
-            opener=Opener(opening, self._measured),
+            opener=Opener(opening, self._measured, self._secrets()),
             ledger=ledger,
             measured=self._measured,
             tally=Tally(self._live, delivery.max_refused_percent),
@@ -161,6 +161,10 @@ class Equipment:
 
     def _budgeted(self, tries: int, retry_after: str | None) -> float:
         return max(self._budget.spend(time.monotonic()), self._jittered(tries, retry_after))
+
+    def _secrets(self) -> tuple[str, ...]:
+        account = self._settings.account
+        return () if account is None else (account.passcode.reveal(),)
 
     def _sender(self) -> Sender:
         settings, account = self._settings, self._settings.account

@@ -10,11 +10,13 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import orjson
 
 from ctbatch.api.transport import Reply
-from ctbatch.api.wire import Json, Verdict, judge
+from ctbatch.api.wire import Verdict, judge
+from ctbatch.api.words import Json
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.errors import OpenError
 from ctbatch.pipeline.measurements import Measurements
@@ -26,10 +28,16 @@ INLINE_BYTES = 8192
 
 
 class Opener:
-    """Opens the replies of one run; without keys (plaintext mode) it reads them as they are."""
+    """Opens the replies of one run; without keys (plaintext mode) it reads them as they are.
 
-    def __init__(self, keys: OpeningKeys | None, measured: Measurements) -> None:
+    ``secrets`` are cut out of the service's words.
+    """
+
+    def __init__(
+        self, keys: OpeningKeys | None, measured: Measurements, secrets: Collection[str] = ()
+    ) -> None:
         self._keys = keys
+        self._secrets = secrets
         self._measured = measured
 
     async def open(self, reply: Reply, records: int) -> Verdict:
@@ -42,7 +50,12 @@ class Opener:
         opened, body = self._read(reply)
         retry_after = reply.headers.get("Retry-After")
         return judge(
-            reply.status, opened=opened, body=body, records=records, retry_after=retry_after
+            reply.status,
+            opened=opened,
+            body=body,
+            records=records,
+            retry_after=retry_after,
+            secrets=self._secrets,
         )
 
     def _read(self, reply: Reply) -> tuple[bool, Json]:

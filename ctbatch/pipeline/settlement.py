@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from ctbatch.api.wire import TRANSIENT_CODE, Entry, clean_words, map_entries
+from ctbatch.api.wire import TRANSIENT_CODE, Entry, map_entries
+from ctbatch.api.words import clean_words
 from ctbatch.models import Batch, Checked, Counts, Refusal, State
 from ctbatch.pipeline.accounts import Recorded
 from ctbatch.pipeline.ties import Ties
@@ -209,7 +210,7 @@ class Settlement:
             if entry.code == TRANSIENT_CODE:
                 transient[record] = entry
             else:
-                self._refuse(record, State.UNPROCESSED, entry.code, entry.words)
+                self._refuse(record, State.UNPROCESSED, entry.code, self._said(record, entry))
         if transient or open_:
             self._resend(piece, transient, open_)
 
@@ -222,7 +223,7 @@ class Settlement:
         for record in sorted(transient):
             rounds = self._transient[record] = self._transient.get(record, 0) + 1
             if rounds >= MAX_TRANSIENT or record in self._checked.unsafe:
-                words = transient.pop(record).words
+                words = self._said(record, transient.pop(record))
                 self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, words)
         stored = self._checked.unsafe - open_  # not to be repeated, whatever the policy
         blocked = stored | self._unsafe(open_)
@@ -233,7 +234,8 @@ class Settlement:
                 words = "refused or stored: the service did not say which record it refused"
                 self._refuse(record, State.UNKNOWN, None, words)
             else:
-                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, transient[record].words)
+                words = self._said(record, transient[record])
+                self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, words)
         if not again:
             return
         self._pending |= again
@@ -245,7 +247,8 @@ class Settlement:
             self._push_halves(left)
 
     def refused(self, code: int | None, words: str, *, accepted: int, canary: bool) -> bool:
-        """The request was refused as a whole; ``accepted`` counts the requests accepted so far.
+        """The request was refused as a whole, with ``words`` that hold nothing of a record;
+        ``accepted`` counts the requests accepted so far.
 
         Returns whether this speaks against the service: a batch refused twice, or a single record.
         """
@@ -356,14 +359,16 @@ class Settlement:
         halves = [half for half in (piece.records[middle:], piece.records[:middle]) if half]
         self._work.extendleft(replace(piece, records=half, tries=0) for half in halves)
 
-    def _refuse(self, record: int, state: State, code: int | str | None, words: str) -> None:
-        """Settle a record as unprocessed or unknown, with the service's words cleaned."""
+    def _said(self, record: int, entry: Entry) -> str:
+        """What the service said of a record, without anything of it."""
+        return clean_words(entry.words, orjson.loads(self._line(self._checked.positions[record])))
+
+    def _refuse(self, record: int, state: State, code: int | str | None, error: str) -> None:
+        """Settle a record as unprocessed or unknown."""
         index = self._checked.positions[record]
-        line = self._line(index)
         self._pending.discard(record)
         self._refused[record] = state
-        error = clean_words(words, orjson.loads(line)) if words else ""
-        self._new.append((Refusal(index, state, code, error), line))
+        self._new.append((Refusal(index, state, code, error), self._line(index)))
 
     def _line(self, index: int) -> bytes:
         if self._lines is None:

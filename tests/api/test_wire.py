@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctbatch.api.wire import Entry, Meaning, clean_words, headers, identity_of, judge, map_entries
+from ctbatch.api.wire import Entry, Meaning, headers, identity_of, judge, map_entries
+from ctbatch.api.words import clean_words
 
 FAIL = {"status": "fail", "error": "no", "code": 400}
 

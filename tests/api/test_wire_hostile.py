@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctbatch.api.wire import Entry, Mapped, Meaning, Verdict, clean_words, judge, map_entries
+from ctbatch.api.wire import Entry, Mapped, Meaning, Verdict, judge, map_entries
 from ctbatch.api.wire import identity_of as name_of
+from ctbatch.api.words import clean_words
 
 VECTORS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "upload_replies.json").read_text()

@@ -156,7 +156,7 @@ def test_in_an_outage_one_request_goes_at_a_time_spaced_by_back_off() -> None:
     assert (weather.allowed(1), weather.allowed(2)) == (10, 0)
     weather.breaker.failed("500")
     weather.turnstile.exit(1)
-    assert weather.breaker.next_probe_at == weather.clock.now + 4
+    assert weather.breaker.next_probe_at == weather.clock.now + 2
     assert weather.allowed(2) == 0
     weather.wait_out()
     assert weather.allowed(2) == 10
@@ -207,12 +207,18 @@ def test_after_a_failure_the_last_place_waits_for_those_on_the_wire() -> None:
     assert weather.allowed(4, safe=False) == 10
 
 
-def test_a_stale_connection_is_no_reason_to_pause() -> None:
-    """It counts as a failure, but the next request need not wait for it."""
+def test_those_that_fail_together_cost_one_short_pause() -> None:
+    """Fifteen were on the wire when a blip came: that is no longer outage than one."""
     weather = Weather().begin()
-    weather.breaker.failed("stale_connection", pausing=False)
-    assert weather.breaker.next_probe_at <= weather.clock.now
-    assert weather.breaker.failures == 1
+    for _ in range(15):
+        weather.breaker.failed("500")
+    assert weather.breaker.next_probe_at == weather.clock.now + 1
+    weather.wait_out()
+    assert weather.enter(1)
+    weather.breaker.failed("500")
+    weather.breaker.failed("a straggler from before")
+    weather.turnstile.exit(1)
+    assert weather.breaker.next_probe_at == weather.clock.now + 2
 
 
 @pytest.mark.parametrize("answers", [1, 5])
@@ -238,16 +244,15 @@ def test_the_first_believed_reply_ends_the_outage() -> None:
     assert weather.allowed(2, safe=False) == 10
 
 
-def test_whoever_is_refused_at_the_slot_gives_his_claim_back() -> None:
-    """The weather changed between reservation and slot; the next one may probe."""
+async def test_whoever_is_refused_at_the_slot_gives_his_claim_back() -> None:
+    """A safe batch came between reservation and slot: that one may probe."""
     weather = Weather().down()
     weather.wait_out()
-    assert weather.turnstile.reserve(1, safe=True, records=10) == 10
-    assert weather.allowed(2) == 0
-    weather.breaker.failed("a straggler")
-    assert not weather.enter(1)
-    weather.wait_out()
-    assert weather.allowed(2) == 10
+    assert weather.turnstile.reserve(1, safe=False, records=10) == 1
+    async with _waiting(weather, 2):
+        assert weather.allowed(2) == 0
+        assert not weather.enter(1, safe=False, records=1)
+        assert weather.allowed(2) == 10
 
 
 def test_pauses_never_outlast_the_patience() -> None:
@@ -255,8 +260,10 @@ def test_pauses_never_outlast_the_patience() -> None:
     weather = Weather(give_up_after_s=5)
     weather.begin()
     weather.breaker.reached()
-    for _ in range(9):
+    for _ in range(3):
         weather.breaker.failed("500")
+    for _ in range(9):
+        weather.breaker.probed()
     assert weather.breaker.next_probe_at == weather.clock.now + 5
 
 
@@ -441,4 +448,5 @@ def test_isolation_has_a_budget(lines: int, budget: int) -> None:
     weather.breaker.trying(isolating=True)
     error = weather.breaker.overspent("no", lines=lines)
     assert isinstance(error, ServiceRefused)
-    assert "enforcement" in str(error)
+    assert "the same mistake" in error.causes[0]
+    assert "enforcement" in error.causes[1]

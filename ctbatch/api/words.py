@@ -1,0 +1,157 @@
+"""The service's words on their way out: nothing of a record in them, and nothing secret; pure.
+
+Errors of the service quote what they are about, in whatever form: a value, a word of it, the record
+as JSON, an address in a URL, even the passcode. Reports, logs and terminals get what is left.
+
+Invariants:
+
+1. What was quoted is found whatever its case, and behind the escapes of JSON and URLs.
+2. Nothing here raises on any text, and a long one takes no more than a part of a second.
+3. What is left has at most 200 bytes, on one line, without control characters.
+
+Keys of a record stay: an error without the name of its field helps nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote
+
+__all__ = ["Json", "clean_words", "without_secrets"]
+
+Json = object
+"""Whatever a JSON parser returns; looked at with ``isinstance`` only."""
+
+MAX_WORDS_BYTES = 200
+_MAX_READ = 4000
+"""Characters of the service's words that are looked at: what is left of them is 200 bytes."""
+
+_NUMBER_WORDS = re.compile(r"Skipped record number\s*:?\s*[0-9]*", re.IGNORECASE)
+_LONG_NUMBER = re.compile(r"\+?\d(?:[\s().-]{0,2}\d){5,}")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_WORD = re.compile(r"[^\W_]{4,}")
+_API_WORDS = frozenset(("profile", "event", "token"))
+_USUAL = _API_WORDS | frozenset(
+    """
+    accepted account address allowed array boolean business cannot characters code college
+    concurrent correct credentials data date defined device discarded does education email
+    employed empty epoch error errorcode event evtdata evtname exceeds exist failed fbid field
+    format found from gender gpid graduate have identity incorrect integer internal invalid json
+    large length limit long malformed mandatory married maximum message minimum miscellaneous
+    missing more must name needs number object objectid only parameter parse passcode phone
+    present profiledata properties property raise reached record refused region request requests
+    required restricted school server service should skipped string supported system than that
+    this timestamp token tokendata tokens trying type unable unix unknown unsupported upload user
+    valid value with wrong your
+    """.split()  # noqa: SIM905  # quoted one by one they would fill a page
+)
+"""Words of the vendor's own texts and the like: that a value holds one of them as well gives
+nothing away. A value that is nothing but such a word is cut all the same.
+"""
+
+_SECRET_PART = 5
+"""So many characters of a secret in a row are a part of it, and no coincidence."""
+
+
+def clean_words(words: str, *records: Json) -> str:
+    """Cut what could be personal out of the service's words.
+
+    Cut are the record number, every string and number of more than two characters in the given
+    records, words of four letters and more of these, anything like an address or a long number,
+    control characters, and all beyond 200 bytes.
+    """
+    cut = len(words) > _MAX_READ
+    words = _flat(_plain(_NUMBER_WORDS.sub("", words[:_MAX_READ])))
+    values = {flat for text in _forms(records) if len(flat := _flat(text)) > 2}
+    longest_first = sorted(values - _API_WORDS, key=lambda value: (-len(value), value))
+    words = _without_words(_without(words, longest_first), longest_first)
+    if cut and longest_first:  # the end may be half a value, or half an address
+        words = words[: -len(longest_first[0])]
+    kept = words.split()[: -1 if cut else None]
+    words = " ".join("…" if "@" in word else word for word in kept)
+    words = _LONG_NUMBER.sub("…", words)
+    encoded = words.encode("utf-8", "replace")
+    return encoded[:MAX_WORDS_BYTES].decode("utf-8", "ignore").strip()
+
+
+def without_secrets(words: str, secrets: Iterable[str]) -> str:
+    """The words without the secrets, and without every word that holds a part of one."""
+    for secret in secrets:
+        if len(secret) < _SECRET_PART:
+            continue  # it would be found by chance
+        words = _without(words, [secret])
+        low, whole = _lower(secret), _lower(words)
+        parts = {low[at : at + _SECRET_PART] for at in range(len(low) - _SECRET_PART + 1)}
+        if any(part in whole for part in parts):
+            kept = words.split(" ")
+            words = " ".join(
+                "…" if any(part in _lower(word) for part in parts) else word for word in kept
+            )
+    return words
+
+
+def _without(text: str, values: Iterable[str]) -> str:
+    """The text with each of the values cut out, whatever its case."""
+    low = _lower(text)
+    for value in values:
+        wanted = _lower(value)
+        while (at := low.find(wanted)) >= 0:
+            text = f"{text[:at]}…{text[at + len(value) :]}"
+            low = f"{low[:at]}…{low[at + len(value) :]}"
+    return text
+
+
+def _without_words(text: str, values: Iterable[str]) -> str:
+    """The text with each word cut out that stands in one of the values."""
+    words = {_lower(word) for word in _WORD.findall(text)} - _USUAL
+    if not words:
+        return text
+    held = words.intersection(_lower(w) for value in values for w in _WORD.findall(value))
+    return _WORD.sub(lambda found: "…" if _lower(found[0]) in held else found[0], text)
+
+
+def _lower(text: str) -> str:
+    """In lower case, letter by letter, so that every place stays what it was."""
+    low = text.lower()
+    if len(low) == len(text):
+        return low
+    return "".join(c if len(c.lower()) != 1 else c.lower() for c in text)
+
+
+def _forms(records: Iterable[Json]) -> Iterator[str]:
+    """Every value as it stands, and as it reads without escapes."""
+    for record in records:
+        for value in _strings(record):
+            yield value
+            if "\\u" in value or "%" in value:
+                yield _plain(value)
+
+
+def _plain(text: str) -> str:
+    """The text without the escapes of JSON and of URLs."""
+    if "\\u" in text:
+        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return unquote(text) if "%" in text else text
+
+
+def _flat(text: str) -> str:
+    """The text on one line, with single blanks and without control characters."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
+
+
+def _strings(value: Json) -> Iterator[str]:
+    """Every string and number in a JSON value, as text; bounded by the parser's depth limit."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)

@@ -1,0 +1,90 @@
+"""What the service quotes of a record, or of us, is gone from its words, in whatever form."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+import pytest
+
+from ctbatch.api.wire import judge
+from ctbatch.api.words import clean_words, without_secrets
+
+RECORD = {
+    "type": "profile",
+    "identity": "IdQ31zz",
+    "profileData": {"Name": "Zorro Quixote", "Größe": "Äpfel grün", "Email": "zq0@example.com"},
+}
+SECRET = "hQ8vTzzo-4711-QX"
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "Zorro Quixote",
+        "ZORRO QUIXOTE",
+        "zorro",
+        "Quixote's",
+        "idq31ZZ",
+        json.dumps(RECORD["profileData"]),
+        json.dumps("Äpfel grün"),
+        json.dumps(RECORD, ensure_ascii=False),
+        quote("zq0@example.com", safe=""),
+        quote("Äpfel grün"),
+        "ZQ0%40EXAMPLE.COM",
+    ],
+)
+def test_nothing_of_a_record_is_left(quoted: str) -> None:
+    """Another case, a single word of a value, escapes of JSON and of URLs hide nothing."""
+    words = clean_words(f"Malformed request near {quoted}: Email is not valid", RECORD)
+    for part in ("zorro", "quixote", "idq31", "zq0", "example", "äpfel", "grün", "u00c4", "%C3"):
+        assert part.lower() not in words.lower()
+    assert words.startswith("Malformed request near")
+    assert words.endswith("Email is not valid")
+
+
+def test_the_words_of_the_vendor_stay() -> None:
+    """That a value holds one of them too costs the message nothing."""
+    record = {"profileData": {"Comment": "My email is not a valid number"}}
+    said = "Profile data is incorrect. Email is not valid."
+    assert clean_words(said, record) == said
+
+
+def test_a_value_that_grows_in_lower_case_does_not_shift_the_cut() -> None:
+    """One capital of Turkish has two characters in lower case."""
+    assert clean_words("İİİ Zorro is bad", {"Name": "zorro"}) == "İİİ … is bad"
+
+
+@pytest.mark.parametrize(
+    "quoted", [SECRET, SECRET.upper(), f'"{SECRET}"', f"{SECRET[:9]}****", f"****{SECRET[-6:]}"]
+)
+def test_a_secret_is_cut_whole_or_in_part(quoted: str) -> None:
+    """Five characters of it in a row are a part of it."""
+    words = without_secrets(f"the passcode {quoted} is not valid", [SECRET])
+    assert words.replace('"', "") == "the passcode … is not valid"
+
+
+def test_a_secret_of_several_words_is_cut() -> None:
+    """Blanks in it do not save it."""
+    assert without_secrets("it was a b c d e", ["a b c d e"]) == "it was …"
+
+
+def test_a_secret_that_is_hardly_one_is_left_to_chance() -> None:
+    """Three characters would be found in half of all words, and in the record's number."""
+    assert without_secrets("Skipped record number : 2", ["2"]) == "Skipped record number : 2"
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+def test_no_verdict_holds_a_secret(status: int) -> None:
+    """Whatever the reply: words lose it before anybody else sees them."""
+    body = {"status": "fail", "error": f"bad {SECRET}", "code": status}
+    verdict = judge(status, opened=True, body=body, records=1, secrets=[SECRET])
+    assert verdict.words == "bad …"
+
+
+def test_no_entry_holds_a_secret() -> None:
+    """An entry's words neither; its number is found all the same."""
+    entry = {"code": 515, "error": f"{SECRET}. Skipped record number : 1"}
+    body = {"status": "fail", "processed": 0, "unprocessed": [entry]}
+    [found] = judge(200, opened=True, body=body, records=1, secrets=[SECRET]).entries
+    assert (found.number, found.words) == (1, "…. Skipped record number : 1")
