@@ -168,18 +168,19 @@ class ScriptedService:
         self, rng: random.Random, records: list[dict[str, Any]], *, transient: bool
     ) -> Callable[[], Reply]:
         """Store what is good, and say of each other one that it was refused."""
-        entries = []
-        spoiled = not self.numbered and rng.random() < 0.5
+        refused = []
         for place, record in enumerate(records, 1):
             number = number_of(record)
             if conduct_of(record) is Conduct.BAD and not self.lenient:
-                entries.append(_entry(rng, 515, place, record, spoiled=spoiled))
+                refused.append((515, place, record))
             elif transient and rng.random() < 0.4:
                 self.transient.add(number)
-                entries.append(_entry(rng, 555, place, record, spoiled=spoiled))
+                refused.append((555, place, record))
             else:
                 self.stored.append(number)
                 self.told.add(number)
+        spoiled = not self.numbered and rng.random() < 0.5
+        entries = _spoiled(rng, refused) if spoiled else [_entry(*one) for one in refused]
         if spoiled and entries:
             self.exposed.update(number_of(record) for record in records)
         taken = len(records) - len(entries)
@@ -201,16 +202,23 @@ def conduct_of(record: dict[str, Any]) -> Conduct:
     return Conduct(data.get("conduct", Conduct.TAKEN))
 
 
-def _entry(
-    rng: random.Random, code: int, place: int, record: dict[str, Any], *, spoiled: bool
-) -> dict[str, Any]:
-    """What ``unprocessed`` holds of a record; ``spoiled``: its number is of no use."""
+def _entry(code: int, place: int, record: dict[str, Any]) -> dict[str, Any]:
+    """What ``unprocessed`` holds of a record."""
     words = f"Refused. Skipped record number : {place}"
-    echo: dict[str, Any] | None = record
-    if spoiled:
-        words = rng.choice(["Refused.", words, f"{words}001", "Skipped record number : 1"])
-        echo = rng.choice([record, None, {"type": "profile"}])
-    return {"status": "fail", "code": code, "error": words, "record": echo}
+    return {"status": "fail", "code": code, "error": words, "record": record}
+
+
+def _spoiled(
+    rng: random.Random, refused: Sequence[tuple[int, int, dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The same with numbers that are missing, out of range or repeated."""
+    entries = [_entry(*one) for one in refused]
+    words = rng.choice(["Refused.", "Skipped record number : 1001", "Skipped record number : 1"])
+    if len(entries) > 1 or not words.endswith(" 1"):
+        for entry in entries:
+            entry["error"] = words
+            entry["record"] = rng.choice([entry["record"], None, {"type": entry["record"]["type"]}])
+    return entries
 
 
 def _reply(http_status: int, /, **body: Any) -> Reply:
