@@ -12,7 +12,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -37,24 +37,28 @@ def doomed(directory: Path, at: int) -> dict[str, str | None]:
 
 def install() -> None:
     """Have this process, if it is the command and not a worker of it, die at the step."""
-    if "ctbatch" not in sys.orig_argv:
-        return
-    at, numbers = int(os.environ[_AT]), itertools.count(1)
+    if "ctbatch" in sys.orig_argv:
+        _patch(partial(_dying, itertools.count(1), int(os.environ[_AT])))
+
+
+def _dying(numbers: Iterator[int], at: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a step before and after it."""
 
     def step() -> None:
         if next(numbers) == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def do(*args: Any, **kwargs: Any) -> Any:
-            step()
-            result = function(*args, **kwargs)
-            step()
-            return result
+    @wraps(function)
+    def do(*args: Any, **kwargs: Any) -> Any:
+        step()
+        result = function(*args, **kwargs)
+        step()
+        return result
 
-        return do
+    return do
 
+
+def _patch(dying: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     for name in _DURABLE:
         setattr(os, name, dying(getattr(os, name)))
 

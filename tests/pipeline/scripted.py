@@ -28,8 +28,18 @@ from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.report import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, OnAmbiguous, Secret, Settings
+from tests.pipeline.lines import event, profile
 
-__all__ = ["Conduct", "Death", "ScriptedService", "Weather", "go_on", "mortal", "settings_for"]
+__all__ = [
+    "Conduct",
+    "Death",
+    "Line",
+    "ScriptedService",
+    "Weather",
+    "go_on",
+    "mortal",
+    "settings_for",
+]
 
 ACCOUNT = Account(id="TEST-1", passcode=Secret("invented"))
 ENDPOINT = Endpoint(base_url="http://localhost:9")  # nothing listens there
@@ -42,6 +52,40 @@ class Conduct(StrEnum):
     BAD = "bad"  # refused with 515
     POISON = "poison"  # its whole batch is refused with 400
     BIG = "big"  # its whole batch is too large, by itself too
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: ``kind`` set, count, event, blank or invalid."""
+
+    kind: str
+    name: str
+    conduct: Conduct = Conduct.TAKEN
+
+    @property
+    def is_record(self) -> bool:
+        """Whether there is something to send."""
+        return self.kind in {"set", "count", "event"}
+
+    @property
+    def is_unsafe(self) -> bool:
+        """Whether it must not be applied twice."""
+        return self.kind in {"count", "event"}
+
+    def text(self, number: int) -> bytes:
+        """Its bytes, without the newline."""
+        name = self.name or f"u{number}"
+        data: dict[str, object] = {"n": number}
+        if self.conduct is not Conduct.TAKEN:
+            data["conduct"] = self.conduct.value
+        match self.kind:
+            case "set":
+                return profile(data, identity=name)
+            case "count":
+                return profile(data | {"visits": {"$incr": 1}}, identity=name)
+            case "event":
+                return event(data, identity=name)
+        return b"" if self.kind == "blank" else b'{"n":%d' % number
 
 
 class Weather(StrEnum):

@@ -20,10 +20,10 @@ from ctbatch.pipeline.report import Report, RunState
 from ctbatch.pipeline.settlement import MAX_AMBIGUOUS
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import OnAmbiguous
-from tests.pipeline.lines import event, profile
 from tests.pipeline.scripted import (
     Conduct,
     Death,
+    Line,
     ScriptedService,
     Weather,
     go_on,
@@ -33,38 +33,6 @@ from tests.pipeline.scripted import (
 
 MARGIN = 2
 """Batches that may be admitted beyond those that have a slot."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line: ``kind`` set, count, event, blank or invalid."""
-
-    kind: str
-    name: str
-    conduct: Conduct = Conduct.TAKEN
-
-    @property
-    def is_record(self) -> bool:
-        return self.kind in {"set", "count", "event"}
-
-    @property
-    def is_unsafe(self) -> bool:
-        return self.kind in {"count", "event"}
-
-    def text(self, number: int) -> bytes:
-        """Its bytes, without the newline."""
-        name = self.name or f"u{number}"
-        data: dict[str, object] = {"n": number}
-        if self.conduct is not Conduct.TAKEN:
-            data["conduct"] = self.conduct.value
-        match self.kind:
-            case "set":
-                return profile(data, identity=name)
-            case "count":
-                return profile(data | {"visits": {"$incr": 1}}, identity=name)
-            case "event":
-                return event(data, identity=name)
-        return b"" if self.kind == "blank" else b'{"n":%d' % number
 
 
 CONDUCTS = st.sampled_from([*[Conduct.TAKEN] * 12, *[Conduct.BAD] * 3, Conduct.POISON, Conduct.BIG])
