@@ -34,6 +34,7 @@ from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, Checked, SealedBatch
 from ctbatch.pipeline.batcher import digest_of
 from ctbatch.pipeline.checker import Rules, check, record_bytes
+from ctbatch.pipeline.threads import see_through
 
 __all__ = ["Sealed", "Sealer", "SealerSpec", "frame", "serve", "workers_for"]
 
@@ -196,7 +197,7 @@ class Sealer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.shield(asyncio.to_thread(self._close))
+        await see_through(asyncio.to_thread(self._close))
 
     def _close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)

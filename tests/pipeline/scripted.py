@@ -155,6 +155,9 @@ class ScriptedService:
         self._inside.append(names)
         try:
             return await self._answer(records)
+        except asyncio.CancelledError:
+            self.exposed.update(number_of(record) for record in records)
+            raise
         finally:
             self._inside.remove(names)
 

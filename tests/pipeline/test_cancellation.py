@@ -36,20 +36,20 @@ class Turning(asyncio.SelectorEventLoop):
 
     def __init__(self, at: int) -> None:
         super().__init__()
-        self._at = at
+        self.at = at
         self._turns = 0
         self.action: Callable[[], object] = lambda: None
 
     def _run_once(self) -> None:
         self._turns += 1
-        if self._turns == self._at:
+        if self._turns == self.at:
             self.action()
         super()._run_once()  # type: ignore[misc]  # the standard library's loops have it
 
     @property
     def came(self) -> bool:
         """Whether the turn came."""
-        return self._turns >= self._at
+        return self._turns >= self.at
 
 
 class Disturbed:
@@ -95,7 +95,7 @@ class Disturbed:
         async with asyncio.timeout(20):
             with suppress(asyncio.CancelledError):
                 await run
-        assert asyncio.all_tasks() == {asyncio.current_task()}, "a task is left"
+        assert asyncio.all_tasks() == {asyncio.current_task()}, f"a task is left at {loop.at}"
 
     def look(self) -> None:
         """Nothing of the process is left."""
