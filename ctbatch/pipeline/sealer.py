@@ -121,6 +121,8 @@ class Worker:
             [sys.executable, "-c", "from ctbatch.pipeline.sealer import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # What it needs to know comes by pipe: the passcode is not for a child's environment.
+            env={k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
             # A group of its own, so that a terminal's Ctrl-C does not reach it.
             process_group=0 if os.name == "posix" else None,
         )
