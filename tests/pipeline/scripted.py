@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 from ctbatch.api.transport import Reply
 from ctbatch.errors import NotSent, ReplyLost
+from ctbatch.notices import Watcher
 from ctbatch.pipeline import equipment, runs
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.report import Report
@@ -369,11 +370,13 @@ def at_once(tries: int, retry_after: str | None) -> float:
     return 0.0
 
 
-async def go_on(settings: Settings, stop: Stop | None = None) -> Report:
+async def go_on(
+    settings: Settings, stop: Stop | None = None, watcher: Watcher | None = None
+) -> Report:
     """Begin the run, or go on with it where its directory exists, with the settings' tuning."""
     assert settings.run_dir is not None
     if not settings.run_dir.exists():
-        return await runs.run(settings, stop=stop, backoff=at_once)
+        return await runs.run(settings, watcher=watcher, stop=stop, backoff=at_once)
     tuning = {
         "batch_size": settings.batching.batch_size,
         "concurrency": settings.delivery.concurrency,
@@ -384,6 +387,7 @@ async def go_on(settings: Settings, stop: Stop | None = None) -> Report:
         endpoint=ENDPOINT,
         keys=None,
         tuning=tuning,
+        watcher=watcher,
         stop=stop,
         backoff=at_once,
     )
