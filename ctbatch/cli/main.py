@@ -4,7 +4,7 @@ Invariants:
 
 1. Whatever happens, the user reads one clear message, never a traceback, and the exit code is the
    documented one. A bug shows its traceback only at ``CTBATCH_LOG_LEVEL=DEBUG``, without local
-   variables: they hold records.
+   variables and without the texts of errors: they hold records.
 2. Only the command that was asked for is imported.
 
 What a command does lives in a file of its own.
@@ -145,7 +145,7 @@ def _failed(error: BaseException) -> int:
         return ours[0].exit_code
     streams.err(_bug(bugs[0]))
     if _debugging():
-        streams.err("".join(traceback.format_exception(error)))
+        streams.err("".join(_trace(error)))
     return ExitCode.BUG
 
 
@@ -167,8 +167,19 @@ def _bug(error: BaseException) -> str:
     return (
         f"ctbatch: this is a bug in ctbatch {__version__}: {type(error).__name__}{where}. "
         "What was recorded stands; `ctbatch report RUN_DIR` shows it. Please report it with what "
-        "CTBATCH_LOG_LEVEL=DEBUG adds to this message, after a look that no record is in it."
+        "CTBATCH_LOG_LEVEL=DEBUG adds to this message (no record is in it)."
     )
+
+
+def _trace(error: BaseException) -> Iterator[str]:
+    """Where it happened and what came before it: types and lines of code, no text of an error."""
+    for leaf in _leaves(error):
+        if (before := leaf.__cause__ or leaf.__context__) is not None:
+            yield from _trace(before)
+            yield "and then:\n"
+        yield "Traceback (most recent call last):\n"
+        yield from traceback.format_tb(leaf.__traceback__)
+        yield f"{type(leaf).__name__}\n"
 
 
 def _debugging() -> bool:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import os
 import shutil
 import signal
 import socket
@@ -196,6 +197,8 @@ class EmulatorProcess:
             "ctbatch.emulator",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            # It is nobody's account: the real one's passcode is not for its environment.
+            env={k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
             start_new_session=True,
         )
         try:

@@ -40,6 +40,7 @@ from ctbatch.pipeline.sealer import Sealer
 from ctbatch.pipeline.sender import Sender
 from ctbatch.pipeline.settlement import Piece, Settlement
 from ctbatch.pipeline.stopping import Stop
+from ctbatch.pipeline.threads import see_through
 from ctbatch.pipeline.turns import Turns
 from ctbatch.settings import OnAmbiguous
 
@@ -122,7 +123,7 @@ class Delivery:
         except CtbatchError as error:
             self._s.stop.fail(error)
         finally:
-            await asyncio.shield(self._leave())
+            await see_through(self._leave())
 
     # -- seal ---------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from ctbatch.pipeline.schema import (
     pack_path,
     unusable,
 )
+from ctbatch.pipeline.threads import see_through
 
 __all__ = ["Ledger"]
 
@@ -95,7 +96,12 @@ class Ledger:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)
-            await asyncio.shield(asyncio.to_thread(thread.join))
+            await see_through(asyncio.to_thread(thread.join))
+
+    def close(self) -> None:
+        """Close what was opened and never entered; blocks."""
+        self.files.close()
+        self._db.close()
 
     # -- the protocol of a span ---------------------------------------------------------------
 
@@ -237,8 +243,7 @@ class Ledger:
                 failure = self._commit([write for write, _ in ops])
                 waiters = [done for _, done in ops]
                 self._loop.call_soon_threadsafe(self._tell, waiters, failure)
-        self.files.close()
-        self._db.close()
+        self.close()
 
     def _commit(self, writes: Sequence[_Write]) -> Exception | None:
         """Write in one transaction; returns what went wrong, now or ever before."""

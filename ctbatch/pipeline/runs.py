@@ -15,8 +15,9 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from ctbatch.pipeline.report import (
 )
 from ctbatch.pipeline.source import Reader, SourceSpec, count_rest, expand, read_line
 from ctbatch.pipeline.stopping import Stop
+from ctbatch.pipeline.threads import take
 from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
 
 __all__ = ["mode_of", "report", "resume", "run", "unfinished"]
@@ -205,7 +207,8 @@ class _Execution:
         async with AsyncExitStack() as stack:
             equipment = await self._equip(stack)
             await self._lock(stack, run_dir)
-            ledger = await stack.enter_async_context(await asyncio.to_thread(Ledger, run_dir))
+            opened = await take(partial(Ledger, run_dir), undo=Ledger.close)
+            ledger = await stack.enter_async_context(opened)
             account = self._settings.account
             start = await asyncio.to_thread(
                 continue_from,
@@ -227,7 +230,7 @@ class _Execution:
         stack.push_async_callback(self._tidy, run_dir)
         self._void = True
         try:
-            made = await asyncio.to_thread(Ledger, run_dir, create=True)
+            made = await take(partial(Ledger, run_dir, create=True), undo=Ledger.close)
             ledger = await stack.enter_async_context(made)
             await ledger.put_sources(rows)
             await ledger.put({
@@ -262,9 +265,9 @@ class _Execution:
 
     async def _lock(self, stack: AsyncExitStack, run_dir: Path) -> None:
         """Hold the run directory for this process."""
-        lock = rundir.locked(run_dir)
-        await asyncio.to_thread(lock.__enter__)
-        stack.push(lock)
+        lock, held = rundir.locked(run_dir), ExitStack()
+        await take(partial(held.enter_context, lock), undo=lambda _: held.close())
+        stack.push(held)
 
     async def _execute(
         self, equipment: Equipment, ledger: Ledger, run_dir: Path, start: Continuation

@@ -34,6 +34,7 @@ from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, Checked, SealedBatch
 from ctbatch.pipeline.batcher import digest_of
 from ctbatch.pipeline.checker import Rules, check, record_bytes
+from ctbatch.pipeline.threads import see_through
 
 __all__ = ["Sealed", "Sealer", "SealerSpec", "frame", "serve", "workers_for"]
 
@@ -120,6 +121,8 @@ class Worker:
             [sys.executable, "-c", "from ctbatch.pipeline.sealer import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # What it needs to know comes by pipe: the passcode is not for a child's environment.
+            env={k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
             # A group of its own, so that a terminal's Ctrl-C does not reach it.
             process_group=0 if os.name == "posix" else None,
         )
@@ -196,7 +199,7 @@ class Sealer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.shield(asyncio.to_thread(self._close))
+        await see_through(asyncio.to_thread(self._close))
 
     def _close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)

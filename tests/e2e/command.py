@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CTBATCH", "Desk", "Ended", "Rows", "Started", "until"]
+__all__ = ["CTBATCH", "Desk", "Ended", "Rows", "Started", "living", "until"]
 
 DEADLINE_S = 30.0
 """No step of a test takes longer, not even on a busy machine."""
@@ -40,6 +41,20 @@ def until(what: str, condition: Callable[[], bool], deadline_s: float = DEADLINE
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {deadline_s} s"
         time.sleep(0.01)  # between two looks: nothing tells us
+
+
+def living(session: int) -> list[str]:
+    """The living processes of a session, by command line."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            line = stat.with_name("cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(line)
+    return found
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,11 @@ class Started:
     def err(self) -> str:
         """What it has said so far."""
         return self._err.read_text()
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; a signal's number, negated, where one ended it."""
+        return self._process.returncode
 
     def is_over(self) -> bool:
         """Whether the process has ended."""
@@ -205,7 +225,15 @@ class Desk:
     @property
     def run(self) -> Rows:
         """The run directory of :meth:`upload`."""
-        return Rows(self.cwd / "run")
+        return self.rows("run")
+
+    def rows(self, name: str) -> Rows:
+        """A run directory by its name."""
+        return Rows(self.cwd / name)
+
+    def remove(self, name: str) -> None:
+        """Remove a directory, if it is there."""
+        shutil.rmtree(self.cwd / name, ignore_errors=True)
 
     def close(self) -> None:
         """End what still runs."""

@@ -12,22 +12,15 @@ import pytest
 from tests.e2e.command import Desk, Ended, Rows, until
 from tests.e2e.people import counter, mixture, profiles
 from tests.e2e.service import Service
+from tests.e2e.standing import what_stands
 
 COUNT = 600
-
-
-def _what_stands(run: Rows, report: dict[str, Any]) -> dict[str, Any]:
-    """Everything of a run that must not depend on how often it was cut off."""
-    rows = {path.name: path.read_bytes() for path in run.path.iterdir() if path.suffix == ".ndjson"}
-    sources = [(source["path"], source["lines"]) for source in report["sources"]]
-    reasons = [tuple(map(str, reason.items())) for reason in report["reasons"]]
-    return {"lines": report["lines"], "sources": sources, "reasons": sorted(reasons)} | rows
 
 
 def _uninterrupted(desk: Desk, users: Path) -> dict[str, Any]:
     ended = desk.ctbatch("run", users, "--batch-size", 20, "--run-dir", "whole", "--json")
     assert ended.code == 3
-    return _what_stands(Rows(desk.cwd / "whole"), ended.report)
+    return what_stands(Rows(desk.cwd / "whole"), ended.report)
 
 
 def _kill_on_the_way(desk: Desk, service: Service, *args: object) -> bool:
@@ -63,7 +56,7 @@ def test_after_several_kills_everything_is_as_if_it_had_run_through(
     service.configure(latency_s=0)
     ended = desk.ctbatch("resume", "run", "--json")
     assert ended.code == 3
-    assert _what_stands(desk.run, ended.report) == expected
+    assert what_stands(desk.run, ended.report) == expected
     assert desk.ctbatch("resume", "run").code in {2, 3}  # nothing is left to do
 
 
@@ -83,7 +76,7 @@ def test_after_an_interruption_the_same_holds(desk: Desk, service: Service) -> N
     ended = desk.ctbatch("resume", "--json", "--batch-size", 50)
     assert ended.code == 3
     (run_dir,) = (desk.cwd / "ctbatch-runs").iterdir()
-    assert _what_stands(Rows(run_dir), ended.report) == expected
+    assert what_stands(Rows(run_dir), ended.report) == expected
 
 
 def test_standard_input_is_read_again(desk: Desk, service: Service) -> None:

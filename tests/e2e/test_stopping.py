@@ -9,23 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.command import CTBATCH, Desk, Started, until
+from tests.e2e.command import CTBATCH, Desk, Started, living, until
 from tests.e2e.people import counter, identities, mixture, profile, profiles
 from tests.e2e.service import Service
-
-
-def _processes(session: int) -> list[str]:
-    """The living processes of a session, by command line."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            line = stat.with_name("cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(line)
-    return found
 
 
 def _emulators() -> set[str]:
@@ -136,9 +122,9 @@ def test_kill_leaves_no_process(desk: Desk, service: Service) -> None:
         started = desk.start(*args, stdin=read_end)
         os.close(read_end)
         pipe.write(profile("a") + b"\n")
-        until("its children", lambda: len(_processes(started.pid)) >= 2 and _emulators() > before)
+        until("its children", lambda: len(living(started.pid)) >= 2 and _emulators() > before)
         started.kill()
-        until("the end of its workers", lambda: not _processes(started.pid))
+        until("the end of its workers", lambda: not living(started.pid))
         until("the end of its emulator", lambda: _emulators() <= before)
 
 
