@@ -35,6 +35,8 @@ _FEATURE_ON_PLAIN = (
 )
 _MALFORMED = "every record has the same mistake, one that makes the service refuse a whole request"
 
+_BY_TABLE = (_FEATURE_OFF, _SERVER_KEY, _INFO)
+
 _STATUS_CAUSES = {
     401: (
         "the account id or the passcode is wrong (the passcode, not the account token)",
@@ -43,6 +45,7 @@ _STATUS_CAUSES = {
     ),
     403: (
         "the account or passcode is not allowed to upload",
+        _FEATURE_OFF,
         "a firewall or gateway between here and the service refuses the request",
     ),
     404: ("--base-url has a wrong host or path",),
@@ -67,7 +70,10 @@ def explain_refusal(words: str, *, sealed: bool) -> ServiceRefused:
     said = f' (it said "{words}")' if words else ""
     what = f"the service refuses one request after the other{said}; no record is blamed for it"
     if sealed:
-        return ServiceRefused(what, (_FEATURE_OFF, _SERVER_KEY, _INFO, _MALFORMED))
+        # No text is published; one that speaks of decryption comes from who would decrypt.
+        keys_first = "decrypt" in words.lower()
+        causes = (_SERVER_KEY, _INFO, _FEATURE_OFF) if keys_first else _BY_TABLE
+        return ServiceRefused(what, (*causes, _MALFORMED))
     return ServiceRefused(what, (_ENFORCED, _MALFORMED, _FEATURE_ON_PLAIN))
 
 
