@@ -38,6 +38,8 @@ _MALFORMED = (
     "at the first lines that are unsent"
 )
 
+_BY_TABLE = (_FEATURE_OFF, _SERVER_KEY, _INFO)
+
 _STATUS_CAUSES = {
     401: (
         "the account id or the passcode is wrong (the passcode, not the account token)",
@@ -46,6 +48,7 @@ _STATUS_CAUSES = {
     ),
     403: (
         "the account or passcode is not allowed to upload",
+        _FEATURE_OFF,
         "a firewall or gateway between here and the service refuses the request",
     ),
     404: ("--base-url has a wrong host or path",),
@@ -71,7 +74,11 @@ def explain_refusal(words: str, *, sealed: bool, others_pass: bool = False) -> S
     """
     said = f' (it said "{words}")' if words else ""
     what = f"the service refuses one request after the other{said}; no record is blamed for it"
-    account = (_FEATURE_OFF, _SERVER_KEY, _INFO) if sealed else (_ENFORCED, _FEATURE_ON_PLAIN)
+    account: tuple[str, ...] = (_ENFORCED, _FEATURE_ON_PLAIN)
+    if sealed:
+        # No text is published; one that speaks of decryption comes from who would decrypt.
+        keys_first = "decrypt" in words.lower()
+        account = (_SERVER_KEY, _INFO, _FEATURE_OFF) if keys_first else _BY_TABLE
     causes = (_MALFORMED, *account) if others_pass else (*account, _MALFORMED)
     return ServiceRefused(what, causes)
 

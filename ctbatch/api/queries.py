@@ -292,8 +292,10 @@ def page_of(cursor: str, heard: Heard) -> Page | None:
     """The page in an answer, or ``None`` if it is not one that can be believed."""
     members = heard.members or {}
     next_cursor = members.get("next_cursor")
-    records = members.get("records", ())
-    if not isinstance(records, list | tuple) or not all(map(_is_object, records)):
+    records = members.get("records")
+    if records is None:
+        records = []
+    if not isinstance(records, list) or not all(map(_is_object, records)):
         return None
     if not next_cursor and (next_cursor is None or next_cursor == ""):
         return Page(cursor, tuple(records))

@@ -73,7 +73,7 @@ def header(target: Target) -> str:
 
 async def _run(begin: Begin, target: Target, display: Display) -> Report:
     stop = Stop()
-    with loop.signals_to(stop.request):
+    with loop.signals_to(stop.request), loop.hangup_to(stop.read_keys, stop.request):
         if target.mode is not Mode.EMULATOR:
             display.say(header(target))
             return await begin(target, display, stop)

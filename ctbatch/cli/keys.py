@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +18,7 @@ import typer
 
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.secret_files import read_secret
+from ctbatch.cli.secret_files import ask_passphrase, read_secret
 from ctbatch.cli.wording import clean
 from ctbatch.crypto import upkeep
 from ctbatch.crypto.hpke import check_apart, check_pair, check_sealing
@@ -33,8 +31,9 @@ from ctbatch.crypto.keyset import (
     load,
     load_private,
     load_public,
+    needs_passphrase,
 )
-from ctbatch.errors import PassphraseError, SettingsError
+from ctbatch.errors import SettingsError
 from ctbatch.settings import Secret
 
 __all__ = ["app"]
@@ -76,21 +75,17 @@ class Access:
 
     def private(self, path: Path) -> Keyset:
         """The private keyset in a file."""
-        insecure = self.insecure_key_permissions
-        return self.unlocked(
-            lambda word: load_private(path, passphrase=word, insecure_permissions=insecure)
+        return load_private(
+            path,
+            passphrase=self.passphrase(path),
+            insecure_permissions=self.insecure_key_permissions,
         )
 
-    def unlocked(self, use: Callable[[Secret | None], _T]) -> _T:
-        """Use a key with the passphrase of the file, or with one asked for if it is locked."""
+    def passphrase(self, path: Path) -> Secret | None:
+        """The passphrase of the file that holds it, or one asked for if the key is locked."""
         if self.passphrase_file is not None:
-            return use(self.secret("--passphrase-file", self.passphrase_file))
-        try:
-            return use(None)
-        except PassphraseError:
-            if not sys.stdin.isatty():
-                raise
-        return use(Secret(typer.prompt("Passphrase", hide_input=True, err=True)))
+            return self.secret("--passphrase-file", self.passphrase_file)
+        return ask_passphrase(path) if needs_passphrase(path) else None
 
     def secret(self, option: str, path: Path) -> Secret:
         """The secret in a file."""
@@ -170,9 +165,10 @@ def show(
 
     ctbatch keys show ctbatch-keys/client-public.json
     """
-    insecure = access.insecure_key_permissions
-    keyset = access.unlocked(
-        lambda word: load(file, passphrase=word, insecure_permissions=insecure)
+    keyset = load(
+        file,
+        passphrase=access.passphrase(file),
+        insecure_permissions=access.insecure_key_permissions,
     )
     if as_json:
         streams.out(json.dumps(_facts(file, keyset), indent=2))
@@ -233,16 +229,14 @@ def convert(
     lock = None
     if out_passphrase_file is not None:
         lock = access.secret("--out-passphrase-file", out_passphrase_file)
-    written = access.unlocked(
-        lambda word: upkeep.convert_file(
-            file,
-            to,
-            out,
-            public_only=public_only,
-            passphrase=word,
-            out_passphrase=lock,
-            insecure_permissions=access.insecure_key_permissions,
-        )
+    written = upkeep.convert_file(
+        file,
+        to,
+        out,
+        public_only=public_only,
+        passphrase=access.passphrase(file),
+        out_passphrase=lock,
+        insecure_permissions=access.insecure_key_permissions,
     )
     kind = "private, never give it away" if written.is_private else "public"
     streams.out(f"Wrote {_path(out)} ({kind}).")

@@ -1,8 +1,13 @@
-"""The event loop of a command: uvloop where it exists, and signals that ask instead of killing."""
+"""The event loop of a command: uvloop where it exists, and signals that ask instead of killing.
+
+SIGHUP is two things. From ``kill -HUP`` it says to read the keys again; from a terminal that was
+closed under the command it is the wish to end, as SIGTERM.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -10,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["run", "signals_to"]
+__all__ = ["hangup_to", "run", "signals_to"]
 
 _T = TypeVar("_T")
 
@@ -45,6 +50,33 @@ def signals_to(request: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def hangup_to(reread: Callable[[], None], request: Callable[[int], None]) -> Iterator[None]:
+    """While this is open, SIGHUP calls ``reread``, or ``request`` if the terminal has gone."""
+    if sys.platform == "win32":
+        yield
+        return
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGHUP)
+    terminal = _is_terminal()
+
+    def hung_up() -> None:
+        if terminal and not _is_terminal():
+            request(signal.SIGTERM)
+        else:
+            reread()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, before)  # nohup ignores it, and so it stays
+
+
+def _is_terminal() -> bool:
+    return os.isatty(2)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ctbatch.cli.secret_files import read_secret
+from ctbatch.cli.secret_files import ask_passphrase, read_secret
 from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
 from ctbatch.settings import Account, Endpoint, KeyFiles, OnAmbiguous, Secret
@@ -75,7 +75,11 @@ class Connection:
         _option(_CONNECTION, "Your private key: opens replies. Variable: CTBATCH_CLIENT_KEY."),
     ] = None
     passphrase_file: Annotated[
-        Path | None, _option(_CONNECTION, "File with the passphrase of an encrypted PEM key.")
+        Path | None,
+        _option(
+            _CONNECTION,
+            "File with the passphrase of a locked PEM key; else it is asked for on a terminal.",
+        ),
     ] = None
     hpke_info: Annotated[
         str | None,
@@ -126,7 +130,9 @@ class Connection:
         return Endpoint.of_region(region, ca_file=ca_file, proxy=self.proxy)
 
     def keys(self, env: Environment) -> KeyFiles | None:
-        """The key files, or ``None`` if neither is given anywhere."""
+        """The key files, or ``None`` if neither is given anywhere; the passphrase of a locked one
+        is asked for on a terminal.
+        """
         server = self.server_key or _path(env, "CTBATCH_SERVER_KEY")
         client = self.client_key or _path(env, "CTBATCH_CLIENT_KEY")
         if server is None and client is None:
@@ -140,6 +146,8 @@ class Connection:
         passphrase = None
         if self.passphrase_file is not None:
             passphrase = self._secret("--passphrase-file", self.passphrase_file)
+        else:
+            passphrase = _asked_for(client)
         return KeyFiles(
             server=server,
             client=client,
@@ -313,6 +321,12 @@ class Output:
             why = f"must be debug, info, warning or error, not {name.lower()!r}"
             raise SettingsError("--log-level (CTBATCH_LOG_LEVEL)", why)
         return logging.getLevelNamesMapping()[name]
+
+
+def _asked_for(client: Path) -> Secret | None:
+    from ctbatch.crypto.keyset import needs_passphrase  # noqa: PLC0415  # heavy: --help is not slow
+
+    return ask_passphrase(client) if needs_passphrase(client) else None
 
 
 def _path(env: Environment, name: str) -> Path | None:

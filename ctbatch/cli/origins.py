@@ -97,7 +97,7 @@ def origins(connection: Connection, env: Environment) -> Iterator[Origin]:
         ("--client-key", _shown(connection.client_key)),
         ("CTBATCH_CLIENT_KEY", env.get("CTBATCH_CLIENT_KEY")),
         remedy="make yours with `ctbatch keys generate --out DIR` and set CTBATCH_CLIENT_KEY to "
-        "DIR/private.json",
+        "DIR/client-private.json",
     )
     yield from _extras(connection)
 

@@ -1,4 +1,4 @@
-"""Secrets that are read from files: passcode and passphrase.
+"""Secrets: passcode and passphrase, read from files, or a passphrase typed on a terminal.
 
 Invariants:
 
@@ -10,14 +10,17 @@ Invariants:
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
+import sys
 from pathlib import Path
 
+from ctbatch.cli.wording import clean
 from ctbatch.errors import SettingsError
 from ctbatch.settings import Secret
 
-__all__ = ["read_secret"]
+__all__ = ["ask_passphrase", "read_secret"]
 
 _MAX_BYTES = 64 * 1024
 """Larger is not a passcode: somebody named the wrong file."""
@@ -37,6 +40,32 @@ def read_secret(option: str, path: Path, *, insecure: bool) -> Secret:
     except OSError as error:
         raise SettingsError(option, f"{path} cannot be read ({error.strerror})") from None
     return Secret(_text(option, path, data))
+
+
+def ask_passphrase(path: Path) -> Secret | None:
+    """The passphrase of a key file, typed without being shown; ``None`` where nobody can be asked,
+    or nothing was typed. Standard input may be the data: then the terminal itself is read.
+    """
+    if not _has_terminal():
+        return None
+    try:
+        typed = getpass.getpass(f"Passphrase of {clean(str(path))}: ", stream=sys.stderr)
+    except EOFError:
+        return None
+    return Secret(typed) if typed else None
+
+
+def _has_terminal() -> bool:
+    # Without one, getpass would read standard input, and show it.
+    if sys.stdin is not None and sys.stdin.isatty():
+        return True
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _text(option: str, path: Path, data: bytes) -> str:

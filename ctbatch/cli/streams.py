@@ -1,14 +1,15 @@
 """Standard output and standard error, so that a reader who left is not an error.
 
 ``ctbatch … | head`` closes our output while we still write to it. That is the reader's good right:
-what is left to say goes nowhere, and the exit code is what it would have been. Any other failure to
-write (a full disk) is reported.
+what is left to say goes nowhere, and the exit code is what it would have been. The same goes for a
+terminal that was closed. Any other failure to write (a full disk) is reported.
 
 Imports nothing heavy: ``--version`` comes through here.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -21,13 +22,21 @@ __all__ = ["PatientFile", "err", "finish", "out", "out_bytes", "prepare"]
 
 
 class PatientFile(io.FileIO):
-    """A file descriptor that swallows what is written after its reader left."""
+    """A file descriptor that swallows what is written after its reader left, or after the terminal
+    that it was has gone.
+    """
+
+    def __init__(self, descriptor: int, *, closefd: bool = False) -> None:
+        super().__init__(descriptor, "wb", closefd=closefd)
+        self._gone = {errno.EPIPE, errno.EIO} if self.isatty() else {errno.EPIPE}
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write, or pretend to."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in self._gone:
+                raise
             return memoryview(data).nbytes
 
 
@@ -81,7 +90,7 @@ def _patient(stream: TextIO) -> TextIO:
     except (OSError, ValueError):
         return stream
     stream.flush()
-    buffered = io.BufferedWriter(PatientFile(descriptor, "wb", closefd=False))
+    buffered = io.BufferedWriter(PatientFile(descriptor))
     return io.TextIOWrapper(
         buffered,
         encoding=stream.encoding,

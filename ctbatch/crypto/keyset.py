@@ -18,9 +18,9 @@ from pathlib import Path
 
 from ctbatch.crypto import keyfiles
 from ctbatch.crypto.keys import Key, Keyset, Prefix, Status, fingerprint, generate, rotate
-from ctbatch.crypto.pem import is_private_pem, parse_pem, to_pem
+from ctbatch.crypto.pem import is_locked, is_private_pem, parse_pem, to_pem
 from ctbatch.crypto.tink import parse_binary, parse_json, to_binary, to_json
-from ctbatch.errors import KeyKindError
+from ctbatch.errors import KeyFileError, KeyKindError
 from ctbatch.settings import Secret
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "load_private",
     "load_public",
+    "needs_passphrase",
     "parse",
     "parse_public",
     "rotate",
@@ -101,6 +102,16 @@ def load(
     if keyset.is_private and not insecure_permissions:
         keyfiles.check_readers(path, found)
     return keyset
+
+
+def needs_passphrase(path: Path) -> bool:
+    """Whether a key file is locked. A pipe is left alone: it can be read once only. May block."""
+    if not path.is_file():
+        return False
+    try:
+        return is_locked(_text(keyfiles.read(path)[0]))
+    except KeyFileError:  # whoever loads it says what is wrong
+        return False
 
 
 def parse_public(data: bytes, *, name: str = "the public keyset") -> Keyset:

@@ -21,7 +21,7 @@ from ctbatch.errors import (
 )
 from ctbatch.settings import Secret
 
-__all__ = ["is_private_pem", "parse_pem", "to_pem"]
+__all__ = ["is_locked", "is_private_pem", "parse_pem", "to_pem"]
 
 _BEGIN = b"-----BEGIN "
 
@@ -29,6 +29,12 @@ _BEGIN = b"-----BEGIN "
 def is_private_pem(text: bytes) -> bool:
     """Whether it is a PEM private key, by its first line: no passphrase is needed to know."""
     return text.startswith(_BEGIN) and b"PRIVATE KEY" in text.split(b"\n", 1)[0]
+
+
+def is_locked(text: bytes) -> bool:
+    """Whether a PEM private key is protected by a passphrase."""
+    # PKCS8 says it in its first line, the older forms in a header.
+    return text.startswith(_BEGIN + b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in text
 
 
 def parse_pem(text: bytes, passphrase: Secret | None, name: str) -> Keyset:
@@ -81,8 +87,7 @@ def _public(text: bytes, name: str) -> Keyset:
 
 
 def _private(text: bytes, passphrase: Secret | None, name: str) -> Keyset:
-    # PKCS8 says it in its first line, the older forms in a header.
-    locked = text.startswith(_BEGIN + b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in text
+    locked = is_locked(text)
     if locked and passphrase is None:
         raise PassphraseError(name, "is protected by a passphrase")
     word = passphrase.reveal().encode() if locked and passphrase is not None else None

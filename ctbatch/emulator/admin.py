@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,7 @@ from ctbatch.api.wire import ACCOUNT_HEADER, PASSCODE_HEADER
 from ctbatch.emulator.app import Service
 from ctbatch.emulator.envelope import Refused
 from ctbatch.emulator.reply import Reply, error_reply, json_reply
-from ctbatch.errors import SettingsError
+from ctbatch.errors import KeysetError, SettingsError
 
 __all__ = ["ADMIN_PREFIX", "Admin", "stats_of"]
 
@@ -43,19 +43,21 @@ def stats_of(service: Service) -> dict[str, Any]:
 
 
 class Admin:
-    """Answers ``GET stats|records|requests|config`` and ``POST config|rotate``."""
+    """Answers ``GET stats|records|requests|config`` and ``POST config|rotate|client-key``;
+    ``switches`` are the last two.
+    """
 
     def __init__(
         self,
         service: Service,
         passcode: str,
         configure: Callable[[Mapping[str, Any]], None],
-        rotate: Callable[[], Any],
+        switches: Mapping[str, Callable[[], Awaitable[None]]],
     ) -> None:
         self._service = service
         self._passcode = passcode
         self._configure = configure
-        self._rotate = rotate
+        self._switches = switches
 
     async def handle(self, request: web.BaseRequest) -> Reply:
         """The reply to a call below :data:`ADMIN_PREFIX`."""
@@ -65,7 +67,7 @@ class Admin:
             return await self._act(request) if request.method == "POST" else self._tell(what)
         except Refused as error:
             return error_reply(error, "")
-        except SettingsError as error:
+        except (SettingsError, KeysetError) as error:
             return error_reply(Refused(400, str(error)), "")
 
     def _check(self, request: web.BaseRequest) -> None:
@@ -92,10 +94,10 @@ class Admin:
                     raise Refused(400, "a JSON object of options is needed")
                 self._configure(changes)
                 return self._tell("config")
-            case "rotate":
-                await self._rotate()
+            case what if what in self._switches:
+                await self._switches[what]()
                 return json_reply(200, {"status": "success"})
-        raise Refused(404, "POST config or rotate")
+        raise Refused(404, "POST config, rotate or client-key")
 
     def _tell(self, what: str) -> Reply:
         match what:

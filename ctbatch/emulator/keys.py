@@ -55,7 +55,7 @@ class Keys:
                 made = keyset.generate(prefix)
                 _write(private, keyset.to_json(made), _PRIVATE)
                 _write(public, keyset.to_json(made.public()), _PUBLIC)
-        keys._sealing = SealingKey(keyset.load_public(keys.client_public), info)
+        keys.take_client_key()
         keys._foreign = SealingKey(keyset.generate().public(), info)
         keys._activate()
         return keys
@@ -81,6 +81,12 @@ class Keys:
         _write(self.server_private, keyset.to_json(active), _PRIVATE)
         _write(self.server_public, keyset.to_json(handed_out), _PUBLIC)
         self._activate()
+
+    def take_client_key(self) -> None:
+        """Seal to the public keyset that lies there now, as after the customer handed over a new
+        one. Raises :class:`KeysetError`.
+        """
+        self._sealing = SealingKey(keyset.load_public(self.client_public), self._info)
 
     def _activate(self) -> None:
         self._opening = OpeningKeys(keyset.load_private(self.server_private), self._info)

@@ -111,6 +111,10 @@ class Emulator:
         """
         await asyncio.to_thread(self._keys.rotate)
 
+    async def take_client_key(self) -> None:
+        """Seal to what lies in ``client-public.json`` now: the customer handed over a new key."""
+        await asyncio.to_thread(self._keys.take_client_key)
+
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self._config
         directory = config.keys_dir
@@ -134,7 +138,12 @@ class Emulator:
             clock=self._clock,
             sleep=self._sleep,
         )
-        self._admin = Admin(self._service, self.passcode.reveal(), self.configure, self.rotate)
+        self._admin = Admin(
+            self._service,
+            self.passcode.reveal(),
+            self.configure,
+            {"rotate": self.rotate, "client-key": self.take_client_key},
+        )
         self.base_url = await self._listen(stack)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> str:
@@ -245,6 +254,10 @@ class EmulatorProcess:
     async def rotate(self) -> None:
         """As :meth:`Emulator.rotate`."""
         await self._ask("POST", "rotate")
+
+    async def take_client_key(self) -> None:
+        """As :meth:`Emulator.take_client_key`."""
+        await self._ask("POST", "client-key")
 
     async def _introduce(self) -> dict[str, str]:
         stdin, stdout = self._process.stdin, self._process.stdout

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -33,6 +33,7 @@ from ctbatch.notices import Level, Notice, Watcher
 from ctbatch.pipeline.accounts import Recorded
 from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
 from ctbatch.pipeline.checker import record_bytes
+from ctbatch.pipeline.keyring import KeyWatch
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.measurements import Measurements
 from ctbatch.pipeline.opener import Opener
@@ -69,6 +70,7 @@ class Stages:
     slots: Slots
     sender: Sender
     opener: Opener
+    keys: KeyWatch
     ledger: Ledger
     measured: Measurements
     tally: Tally
@@ -101,6 +103,7 @@ class Delivery:
             self._maybe = everything if recorded.maybe is None else recorded.maybe
         self._permit = self._announced = self._late = self._throttled = False
         self._retry_after: str | None = None
+        self._key_id: int | None = None
         self._accepted = 0
         self._settlement: Settlement
         self.on_wire = False
@@ -129,6 +132,7 @@ class Delivery:
 
     async def _seal(self) -> None:
         """Check and seal; take up what the ledger knows; wait for earlier batches of its users."""
+        self._sealed_under = self._s.keys.generation
         sealed = await self._s.sealer.prepare(self._batch)
         self._s.measured.add_time("sealing", sealed.seconds)
         self._sealed, checked = sealed, sealed.checked
@@ -142,11 +146,17 @@ class Delivery:
             await self._record()
 
     async def _reseal(self, piece: Piece) -> SealedBatch:
-        """A piece of the batch, sealed anew unless it is the whole."""
-        if len(piece.records) == self._sealed.batch.records:
+        """A piece of the batch; sealed anew unless it is the whole, under the keys of now."""
+        self._under = self._s.keys.generation
+        whole = len(piece.records) == self._sealed.batch.records
+        if whole and self._sealed_under == self._under:
             return self._sealed.batch
         lines, positions = self._batch.lines(), self._sealed.checked.positions
-        return await self._s.sealer.seal([record_bytes(lines[positions[r]]) for r in piece.records])
+        records = [record_bytes(lines[positions[r]]) for r in piece.records]
+        sealed = await self._s.sealer.seal(records)
+        if whole:
+            self._sealed, self._sealed_under = replace(self._sealed, batch=sealed), self._under
+        return sealed
 
     # -- admit --------------------------------------------------------------------------------
 
@@ -171,9 +181,9 @@ class Delivery:
         """
         sealed = await self._reseal(await self._pass())
         lines = self._settlement.on_wire
-        if lines <= self._maybe:  # it is admitted already, since it may have arrived
-            return sealed, None
-        self._admitted = True
+        if lines <= self._maybe and sealed.key_id == self._key_id:
+            return sealed, None  # it is admitted already, since it may have arrived
+        self._admitted, self._key_id = True, sealed.key_id
         admission = self._s.ledger.admit(
             self._batch.span,
             digest=self._sealed.digest,
@@ -279,6 +289,9 @@ class Delivery:
                 return self._ambiguous(what, s.breaker.unopened(what))
         self._maybe = self._before
         match verdict.meaning:
+            case Meaning.REFUSED | Meaning.FATAL if self._under != s.keys.generation:
+                settlement.again()  # the server key was replaced since it was sealed
+                return s.breaker.waited(what)
             case Meaning.THROTTLED:
                 self._retry_after, self._throttled = verdict.retry_after, True
                 settlement.again()

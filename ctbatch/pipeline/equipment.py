@@ -10,19 +10,18 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Self
 
 from ctbatch.api.limiter import Controller, Slots
 from ctbatch.api.retry import RetryBudget, backoff_s
 from ctbatch.api.transport import Transport
 from ctbatch.api.wire import headers
-from ctbatch.crypto.hpke import OpeningKeys
-from ctbatch.crypto.keyset import Keyset, load_private, load_public, to_binary
+from ctbatch.crypto.keyset import to_binary
 from ctbatch.notices import Live, Watcher
 from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
 from ctbatch.pipeline.checker import Rules
 from ctbatch.pipeline.delivery import Stages
+from ctbatch.pipeline.keyring import Keyring, KeyWatch
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.opener import Opener
 from ctbatch.pipeline.ordering import OrderGuard
@@ -33,7 +32,7 @@ from ctbatch.pipeline.stopping import Stop
 from ctbatch.pipeline.turns import Turns
 from ctbatch.settings import Endpoint, Settings
 
-__all__ = ["Backoff", "Equipment", "Keyring", "load_keys"]
+__all__ = ["Backoff", "Equipment"]
 
 Backoff = Callable[[int, str | None], float]
 """Seconds to pause after so many tries, given the value of a Retry-After."""
@@ -47,34 +46,6 @@ the slots, the pauses and the outage rule already.
 
 NOWHERE = Endpoint(base_url="http://localhost:9")
 """Where a dry run would send to: nothing does, and nothing listens on the discard port."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keyring:
-    """The keysets of a run and the HPKE ``info`` that both directions share."""
-
-    server: Keyset
-    client: Keyset
-    info: bytes
-
-
-def load_keys(settings: Settings) -> Keyring | None:
-    """Load the keys that a run needs; ``None`` where it needs none.
-
-    Raises:
-        KeysetError: a key file is missing, unusable, or open to others.
-    """
-    files, account = settings.keys, settings.account
-    if settings.plaintext or settings.dry_run or files is None or account is None:
-        return None
-    insecure = files.insecure_permissions
-    return Keyring(
-        server=load_public(files.server, insecure_permissions=insecure),
-        client=load_private(
-            files.client, passphrase=files.passphrase, insecure_permissions=insecure
-        ),
-        info=(files.info or account.id).encode(),
-    )
 
 
 class Equipment:
@@ -104,21 +75,15 @@ class Equipment:
 
     async def __aenter__(self) -> Self:
         """Open the pool and the transport; raises :class:`SettingsError` for a bad CA file."""
-        settings, keys = self._settings, self._keys
+        settings = self._settings
         async with AsyncExitStack() as stack:
             self._transport = await stack.enter_async_context(
                 Transport(settings.endpoint or NOWHERE, timeout_s=settings.delivery.timeout_s)
             )
-            spec = SealerSpec(
-                keyset=None if keys is None else to_binary(keys.server),
-                info=b"" if keys is None else keys.info,
-                rules=Rules(
-                    strict=settings.strict, max_line_bytes=settings.batching.max_line_bytes
-                ),
-            )
             workers = workers_for(settings.delivery.workers, self._live.bytes_total)
-            self._sealer = await stack.enter_async_context(Sealer(spec, workers))
+            self._sealer = await stack.enter_async_context(Sealer(self._spec(self._keys), workers))
             self._stack = stack.pop_all()
+        self._watch = KeyWatch(self._keys, self._watcher, self._rekey)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -127,7 +92,6 @@ class Equipment:
     def stages(self, ledger: Ledger) -> Stages:
         """The stages that the deliveries of this process share."""
         delivery, keys, clock = self._settings.delivery, self._keys, time.monotonic
-        opening = None if keys is None else OpeningKeys(keys.client, keys.info)
         breaker = Breaker(
             clock,
             lambda tries: (self._backoff or self._jittered)(tries, None),
@@ -142,7 +106,8 @@ class Equipment:
             admissions=asyncio.Semaphore(delivery.concurrency + 2),
             slots=Slots(Controller(delivery.concurrency), clock=clock),
             sender=self._sender(),
-            opener=Opener(opening, self._measured, self._secrets()),
+            opener=Opener(self._watch, self._measured, self._secrets()),
+            keys=self._watch,
             ledger=ledger,
             measured=self._measured,
             tally=Tally(self._live, delivery.max_refused_percent),
@@ -155,6 +120,17 @@ class Equipment:
             on_ambiguous=delivery.on_ambiguous,
             late_s=delivery.timeout_s,
         )
+
+    def _spec(self, keys: Keyring | None) -> SealerSpec:
+        settings = self._settings
+        return SealerSpec(
+            keyset=None if keys is None else to_binary(keys.server.keyset),
+            info=b"" if keys is None else keys.info,
+            rules=Rules(strict=settings.strict, max_line_bytes=settings.batching.max_line_bytes),
+        )
+
+    def _rekey(self, keys: Keyring) -> None:
+        self._sealer.rekey(self._spec(keys))
 
     def _jittered(self, tries: int, retry_after: str | None) -> float:
         return backoff_s(tries, retry_after, self._rng)

@@ -53,10 +53,11 @@ class Flow:
     async def run(self) -> None:
         """Deliver every batch; returns when all are, or when the run has been drained."""
         async with asyncio.TaskGroup() as group:
-            stopping = group.create_task(self._obey_stop())
+            wishes = [group.create_task(self._obey_stop()), group.create_task(self._obey_keys())]
             broken = await self._deliver_all(group)
             await self._places.all_free()
-            stopping.cancel()
+            for obeying in wishes:
+                obeying.cancel()
         if broken is not None:
             self._stages.stop.fail(broken)
 
@@ -122,3 +123,9 @@ class Flow:
             pass
         for task in list(self._deliveries):
             task.cancel()
+
+    async def _obey_keys(self) -> None:
+        """Whenever it is asked for, read the key files again."""
+        while True:
+            await self._stages.stop.wait_keys()
+            await self._stages.keys.look(insist=True)

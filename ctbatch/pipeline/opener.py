@@ -5,6 +5,8 @@ Invariants:
 1. In a sealed run a 2xx is believed only if its body opens with our key; plaintext never is.
 2. The body of any other reply is read in either form: how errors are sent is not documented.
 3. Nothing here raises on any bytes.
+4. An answer that speaks against us is judged after a look at the key files: they may have been
+   replaced, and then it is opened with the new keys, too.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ from collections.abc import Collection
 import orjson
 
 from ctbatch.api.transport import Reply
-from ctbatch.api.wire import Verdict, judge
+from ctbatch.api.wire import Meaning, Verdict, judge
 from ctbatch.api.words import Json
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.errors import OpenError
+from ctbatch.pipeline.keyring import KeyWatch
 from ctbatch.pipeline.measurements import Measurements
 
 __all__ = ["Opener"]
 
 INLINE_BYTES = 8192
 """Replies up to this size are opened on the event loop: about 0.1 ms, as a hop to a thread is."""
+
+
+_NOT_ABOUT_KEYS = frozenset({Meaning.BELIEVED, Meaning.THROTTLED, Meaning.TOO_LARGE})
 
 
 class Opener:
@@ -34,7 +40,7 @@ class Opener:
     """
 
     def __init__(
-        self, keys: OpeningKeys | None, measured: Measurements, secrets: Collection[str] = ()
+        self, keys: KeyWatch, measured: Measurements, secrets: Collection[str] = ()
     ) -> None:
         self._keys = keys
         self._secrets = secrets
@@ -42,12 +48,22 @@ class Opener:
 
     async def open(self, reply: Reply, records: int) -> Verdict:
         """Say what a reply to a request with ``records`` records means; a big one in a thread."""
-        if len(reply.body) <= INLINE_BYTES:
-            return self._judge(reply, records)
-        return await asyncio.to_thread(self._judge, reply, records)
+        opening = self._keys.opening
+        verdict = await self._verdict(reply, records, opening)
+        if verdict.meaning in _NOT_ABOUT_KEYS:
+            return verdict
+        await self._keys.look()
+        if self._keys.opening is opening:
+            return verdict
+        return await self._verdict(reply, records, self._keys.opening)
 
-    def _judge(self, reply: Reply, records: int) -> Verdict:
-        opened, body = self._read(reply)
+    async def _verdict(self, reply: Reply, records: int, keys: OpeningKeys | None) -> Verdict:
+        if len(reply.body) <= INLINE_BYTES:
+            return self._judge(reply, records, keys)
+        return await asyncio.to_thread(self._judge, reply, records, keys)
+
+    def _judge(self, reply: Reply, records: int, keys: OpeningKeys | None) -> Verdict:
+        opened, body = self._read(reply, keys)
         retry_after = reply.headers.get("Retry-After")
         return judge(
             reply.status,
@@ -58,12 +74,12 @@ class Opener:
             secrets=self._secrets,
         )
 
-    def _read(self, reply: Reply) -> tuple[bool, Json]:
+    def _read(self, reply: Reply, keys: OpeningKeys | None) -> tuple[bool, Json]:
         """Whether the body was readable in the form asked for, and its JSON if there is any."""
-        if self._keys is None:
+        if keys is None:
             return _parse(reply.body)
         try:
-            opened = self._keys.open(reply.body)
+            opened = keys.open(reply.body)
         except OpenError:
             return False, _parse(reply.body)[1]
         self._measured.opened(opened.key_id)

@@ -30,8 +30,9 @@ from ctbatch.pipeline.breaker import Tally
 from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
 from ctbatch.pipeline.continuing import Continuation, continue_from
 from ctbatch.pipeline.delivery import Delivery, Rehearsal
-from ctbatch.pipeline.equipment import Backoff, Equipment, Keyring, load_keys
+from ctbatch.pipeline.equipment import Backoff, Equipment
 from ctbatch.pipeline.flow import Flow
+from ctbatch.pipeline.keyring import Keyring, load_keys
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.places import Places
 from ctbatch.pipeline.report import (

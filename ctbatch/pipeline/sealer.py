@@ -9,6 +9,7 @@ Invariants:
 1. The bytes of a record are sent as they stand in the input: framing joins, it never rewrites.
 2. A worker that dies is replaced and its job done again; twice on one job is :class:`SealerFailed`.
 3. Results come for every job or an error does; nobody waits for a dead worker.
+4. What is begun after :meth:`Sealer.rekey` is sealed with the new key.
 
 The private key never comes here. Deciding what is sent next is not done here.
 """
@@ -190,7 +191,7 @@ class Sealer:
         self._spec = spec
         self._make = make or (Worker if workers else Inline)
         self._threads = max(1, workers)
-        self._idle: queue.SimpleQueue[_Lane | None] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[tuple[SealerSpec, _Lane] | None] = queue.SimpleQueue()
         self._executor = ThreadPoolExecutor(self._threads, "ctbatch-sealer")
 
     async def __aenter__(self) -> Self:
@@ -204,9 +205,13 @@ class Sealer:
     def _close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
         for _ in range(self._threads):
-            lane = self._idle.get()
-            if lane is not None:
-                lane.close()
+            idle = self._idle.get()
+            if idle is not None:
+                idle[1].close()
+
+    def rekey(self, spec: SealerSpec) -> None:
+        """Work by another spec from now on; a lane of the old one ends when it is next needed."""
+        self._spec = spec
 
     async def prepare(self, batch: Batch) -> Sealed:
         """Check a batch and seal its records.
@@ -230,10 +235,15 @@ class Sealer:
 
     def _try_twice(self, job: Callable[[_Lane], Any]) -> Any:
         """Do a job on an idle lane; if its process dies, once more on a new one."""
-        lane = self._idle.get()
+        idle = self._idle.get()
+        spec = self._spec
+        lane = None if idle is None else idle[1]
         try:
+            if idle is not None and idle[0] is not spec:
+                idle[1].close()
+                lane = None
             for final in (False, True):
-                lane = lane or self._make(self._spec)
+                lane = lane or self._make(spec)
                 try:
                     return job(lane)
                 except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -242,7 +252,7 @@ class Sealer:
                     if final:
                         raise SealerFailed(type(error).__name__) from None
         finally:
-            self._idle.put(lane)
+            self._idle.put(None if lane is None else (spec, lane))
         raise AssertionError
 
 

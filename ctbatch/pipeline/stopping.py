@@ -1,7 +1,8 @@
 """How a run is asked to end: by a signal, or by a failure in one of its parts.
 
-First request: stop reading, finish what is on the wire, record, report. Second: cancel now. Nothing
-here installs signal handlers; the command does and calls :meth:`Stop.request`.
+First request: stop reading, finish what is on the wire, record, report. Second: cancel now. The one
+other thing that may be asked of a run is to read its key files again. Nothing here installs signal
+handlers; the command does and calls :meth:`Stop.request` and :meth:`Stop.read_keys`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Stop:
     def __init__(self) -> None:
         self._now = asyncio.Event()
         self._draining = asyncio.Event()
+        self._keys = asyncio.Event()
         self._requests = 0
         self.reason: CtbatchError | None = None
         """Why the run ends early: the first reason given."""
@@ -53,3 +55,12 @@ class Stop:
     async def wait(self) -> None:
         """Wait until the run is asked to end."""
         await self._draining.wait()
+
+    def read_keys(self) -> None:
+        """Ask for the key files to be read again, whatever they look like."""
+        self._keys.set()
+
+    async def wait_keys(self) -> None:
+        """Wait until the key files are to be read again."""
+        await self._keys.wait()
+        self._keys.clear()

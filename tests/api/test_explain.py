@@ -14,6 +14,7 @@ from ctbatch.errors import ExitCode, ServiceRefused
         (401, "--region"),
         (401, "passcode"),
         (403, "not allowed"),
+        (403, "encryption is not enabled"),
         (404, "--base-url"),
         (405, "--base-url"),
         (407, "proxy"),
@@ -41,6 +42,12 @@ def test_a_refused_sealed_run_is_explained_by_the_vendors_table() -> None:
     error = explain_refusal("no", sealed=True)
     for part in ("not enabled", "--server-key", "--account-id", "no record is blamed"):
         assert part in str(error)
+
+
+def test_words_about_decryption_put_the_server_key_first() -> None:
+    """Who tries to decrypt has the feature; which key it would need is the question."""
+    assert "--server-key" in explain_refusal("Could not Decrypt it", sealed=True).causes[0]
+    assert len(set(explain_refusal("decrypt", sealed=True).causes)) == 4
 
 
 def test_a_refused_plain_run_is_told_of_enforcement() -> None:

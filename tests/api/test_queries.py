@@ -85,6 +85,7 @@ def test_no_answer_raises(text: bytes, status: int, opened: bool) -> None:
     [
         ('{"status":"success"}', 0, None),
         ('{"status":"success","next_cursor":"x"}', 0, "x"),
+        ('{"status":"success","records":null,"next_cursor":"x"}', 0, "x"),
         ('{"status":"success","records":[],"next_cursor":null}', 0, None),
         ('{"status":"success","records":[{}],"next_cursor":""}', 1, None),
         ('{"status":"success","records":[{}],"next_cursor":"a%2Fb"}', 1, "a%2Fb"),

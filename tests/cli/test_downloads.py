@@ -342,7 +342,7 @@ def test_standard_output_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> Non
     Stdout().put(b'{"a":"\xc3\xa9"}\n')
     assert text.getvalue() == '{"a":"é"}\n'
     reading, writing = os.pipe()
-    with io.TextIOWrapper(io.BufferedWriter(PatientFile(writing, "wb"))) as pipe:
+    with io.TextIOWrapper(io.BufferedWriter(PatientFile(writing, closefd=True))) as pipe:
         monkeypatch.setattr("sys.stdout", pipe)
         sink = Stdout()
         sink.put(b"{}\n")

@@ -361,8 +361,8 @@ def test_a_passphrase_is_asked_for_on_a_terminal(tmp_path: Path) -> None:
         try:
             os.close(theirs)
             shown = b""
-            # Its last blank comes when the echo is off; what is typed before is thrown away.
-            while not shown.endswith(b"Passphrase: "):
+            # It comes when the echo is off; what is typed before is thrown away.
+            while not shown.endswith(b"key.pem: "):
                 shown += os.read(ours, 1000)
             os.write(ours, b"correct horse\n")
             assert process.stdout is not None

@@ -183,7 +183,7 @@ def closed_pipe() -> io.TextIOWrapper:
     """A patient stream into a pipe whose reader left."""
     reading, writing = os.pipe()
     os.close(reading)
-    return io.TextIOWrapper(io.BufferedWriter(streams.PatientFile(writing, "wb")))
+    return io.TextIOWrapper(io.BufferedWriter(streams.PatientFile(writing, closefd=True)))
 
 
 @POSIX

@@ -82,6 +82,14 @@ class Service:
         """Change the weather."""
         self._ask("config", json.dumps(options).encode())
 
+    def rotate(self) -> None:
+        """The service's key is another; the one before still opens."""
+        self._ask("rotate", b"{}")
+
+    def take_client_key(self) -> None:
+        """The customer has handed over what lies beside the client key."""
+        self._ask("client-key", b"{}")
+
     def stats(self) -> dict[str, Any]:
         """Counts since the process started."""
         told: dict[str, Any] = json.loads(self._ask("stats"))
