@@ -18,7 +18,7 @@ def main() -> int:
         from ctbatch.cli import streams  # noqa: PLC0415  # light, but the next one is not
 
         streams.prepare()
-        streams.out(f"ctbatch {__version__}")
+        print(f"ctbatch {__version__}")
         return streams.finish(0)
     from ctbatch.cli.main import main as command_line  # noqa: PLC0415  # heavy
 

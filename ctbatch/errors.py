@@ -302,7 +302,7 @@ class CursorExpired(StoppedEarly):
 
 @dataclass(eq=False)
 class OutputBroke(StoppedEarly):
-    """What was downloaded could not be written: a full disk, say."""
+    """A result could not be written: a full disk, say."""
 
     path: str
     why: str

@@ -17,6 +17,7 @@ from ctbatch.cli.progress import Display, choose_face
 from ctbatch.cli.summary import summary
 from ctbatch.cli.targets import Target
 from ctbatch.cli.wording import clean
+from ctbatch.errors import OutputBroke
 from ctbatch.models import Mode
 from ctbatch.notices import Watcher
 from ctbatch.pipeline.report import Report
@@ -45,7 +46,11 @@ def execute(begin: Begin, target: Target, output: Output, env: Environment) -> i
         logging_to(display, level),
     ):
         report = loop.run(_run(begin, target, display))
-    render(report, as_json=output.json)
+    try:
+        render(report, as_json=output.json)
+    except OutputBroke as error:
+        streams.err(f"ctbatch: {error}")
+        return report.exit_code or error.exit_code
     return report.exit_code
 
 
@@ -53,14 +58,16 @@ def render(report: Report, *, as_json: bool) -> None:
     """Show a report: the result on standard output; why it ended early and how to go on, on
     standard error.
     """
-    if as_json:
-        streams.out_bytes(report.to_json())
-    else:
-        streams.out(summary(report))
-    if report.problem:
-        streams.err(f"ctbatch: {report.problem}")
-    if report.resume:
-        streams.err(f"ctbatch: go on with\n{report.resume}")
+    try:
+        if as_json:
+            streams.out_bytes(report.to_json())
+        else:
+            streams.out(summary(report))
+    finally:
+        if report.problem:
+            streams.err(f"ctbatch: {report.problem}")
+        if report.resume:
+            streams.err(f"ctbatch: go on with\n{report.resume}")
 
 
 def header(target: Target) -> str:

@@ -55,14 +55,26 @@ def prepare() -> None:
 
 
 def out(text: str) -> None:
-    """Write a result as a line to standard output."""
-    print(text)
+    """Write a result as a line to standard output; raises :class:`OutputBroke`."""
+    _write(f"{text}\n")
 
 
 def out_bytes(data: bytes) -> None:
-    """Write a result to standard output as it is."""
-    if sys.stdout is not None:
-        sys.stdout.write(data.decode("utf-8"))
+    """Write a result to standard output as it is; raises :class:`OutputBroke`."""
+    _write(data.decode("utf-8"))
+
+
+def _write(text: str) -> None:
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        from ctbatch.errors import OutputBroke  # noqa: PLC0415  # --version does without
+
+        _give_up(sys.stdout)
+        raise OutputBroke("standard output", error.strerror or type(error).__name__) from None
 
 
 def err(text: str) -> None:
@@ -71,14 +83,14 @@ def err(text: str) -> None:
 
 
 def finish(code: int) -> int:
-    """Flush both streams; returns the exit code: ``code``, or 1 if a success could not be told."""
+    """Flush both streams; returns the exit code: ``code``, or 4 if a success could not be told."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError) as error:
             _give_up(stream)
-            code = code or 1
+            code = code or 4
             if stream is sys.stdout:
                 err(f"ctbatch: standard output cannot be written: {error}")
     return code

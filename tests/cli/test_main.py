@@ -213,7 +213,7 @@ def test_a_full_disk_is_an_error(args: list[str]) -> None:
     """A result that could not be written is not a success."""
     with Path("/dev/full").open("w") as full:
         done = ctbatch(*args, stdout=full)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -304,6 +304,6 @@ def test_a_stream_of_a_host_program_may_fail_too(
     monkeypatch.setattr("sys.__stdout__", broken)
     streams.prepare()
     assert sys.stdout is broken
-    assert streams.finish(0) == 1
-    assert streams.finish(4) == 4
+    assert streams.finish(0) == 4
+    assert streams.finish(3) == 3
     assert "No space left" in capsys.readouterr().err

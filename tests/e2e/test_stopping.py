@@ -122,10 +122,11 @@ def test_kill_leaves_no_process(desk: Desk, service: Service) -> None:
         started = desk.start(*args, stdin=read_end)
         os.close(read_end)
         pipe.write(profile("a") + b"\n")
-        until("its children", lambda: len(living(started.pid)) >= 2 and _emulators() > before)
+        until("its children", lambda: len(living(started.pid)) >= 2 and bool(_emulators() - before))
+        born = _emulators() - before
         started.kill()
         until("the end of its workers", lambda: not living(started.pid))
-        until("the end of its emulator", lambda: _emulators() <= before)
+        until("the end of its emulator", lambda: born.isdisjoint(_emulators()))
 
 
 def test_a_closed_standard_output_is_no_traceback(desk: Desk) -> None:
@@ -144,6 +145,28 @@ def test_a_closed_standard_output_is_no_traceback(desk: Desk) -> None:
     assert "bug" not in err
     for code in (desk.cwd / "codes").read_text().split():
         assert code in {"3", "141"}, err
+
+
+def test_a_full_disk_under_standard_output_is_told(desk: Desk) -> None:
+    """The run is recorded all the same; a short result is noticed as well as a long one."""
+    users = desk.write("users.ndjson", *mixture(300))
+    run = [*CTBATCH, "run", str(users), "--run-dir", "run", "--json", "--quiet"]
+    reports = [*CTBATCH, "report", "run"], [*CTBATCH, "report", "run", "--json"]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123  # a device
+        for command, code in ((run, 3), (reports[0], 4), (reports[1], 4)):
+            ended = subprocess.run(
+                command,
+                check=False,
+                cwd=desk.cwd,
+                env=desk.env(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+            )
+            assert ended.returncode == code
+            assert b"standard output cannot be written: " in ended.stderr
+            assert b"No space left" in ended.stderr
+            assert b"bug" not in ended.stderr
+    assert desk.run.report["state"] == "complete"
 
 
 def test_the_report_of_a_run_says_where_it_stands(desk: Desk, service: Service) -> None:
