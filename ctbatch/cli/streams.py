@@ -23,20 +23,23 @@ __all__ = ["PatientFile", "err", "finish", "out", "out_bytes", "prepare"]
 
 class PatientFile(io.FileIO):
     """A file descriptor that swallows what is written after its reader left, or after the terminal
-    that it was has gone.
+    that it was has gone; any other failure is told once, by raising :class:`OutputBroke`, unless it
+    is ``mute``.
     """
 
-    def __init__(self, descriptor: int, *, closefd: bool = False) -> None:
+    def __init__(self, descriptor: int, *, closefd: bool = False, mute: bool = False) -> None:
         super().__init__(descriptor, "wb", closefd=closefd)
         self._gone = {errno.EPIPE, errno.EIO} if self.isatty() else {errno.EPIPE}
+        self._mute = mute
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write, or pretend to."""
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in self._gone:
-                raise
+            if error.errno not in self._gone and not self._mute:
+                self._mute = True
+                raise _broke(error) from None
             return memoryview(data).nbytes
 
 
@@ -70,11 +73,14 @@ def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except OSError as error:
-        from ctbatch.errors import OutputBroke  # noqa: PLC0415  # --version does without
+    except OSError as error:  # of a stream that is not ours
+        raise _broke(error) from None
 
-        _give_up(sys.stdout)
-        raise OutputBroke("standard output", error.strerror or type(error).__name__) from None
+
+def _broke(error: OSError) -> Exception:
+    from ctbatch.errors import OutputBroke  # noqa: PLC0415  # --version does without
+
+    return OutputBroke("standard output", error.strerror or type(error).__name__)
 
 
 def err(text: str) -> None:
@@ -88,11 +94,11 @@ def finish(code: int) -> int:
         try:
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever a stream of a host program may raise
             _give_up(stream)
             code = code or 4
             if stream is sys.stdout:
-                err(f"ctbatch: standard output cannot be written: {error}")
+                err(f"ctbatch: {_broke(error) if isinstance(error, OSError) else error}")
     return code
 
 
@@ -102,7 +108,8 @@ def _patient(stream: TextIO) -> TextIO:
     except (OSError, ValueError):
         return stream
     stream.flush()
-    buffered = io.BufferedWriter(PatientFile(descriptor))
+    # Of a standard error that fails nobody can be told.
+    buffered = io.BufferedWriter(PatientFile(descriptor, mute=stream is sys.__stderr__))
     return io.TextIOWrapper(
         buffered,
         encoding=stream.encoding,
