@@ -1,0 +1,124 @@
+"""A run goes on only as what it began as: same mode, same account, same inputs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctbatch.errors import ResumeRefused
+from ctbatch.models import Mode
+from ctbatch.pipeline.accounts import Accounts, SourceRow
+from ctbatch.pipeline.continuing import Continuation, continue_from
+from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.source import SourceSpec, expand
+from tests.pipeline.ledgers import admit, settle, span
+
+TEXT = b'{"n":1}\n' * 10
+
+
+def _begun(
+    directory: Path, mode: Mode = Mode.SEALED, *, sent: bool = True, names: tuple[str, ...] = ("a",)
+) -> list[SourceSpec]:
+    """A run over files of ten lines, of which the first five may have arrived; what it reads."""
+    for name in names:
+        (directory / name).write_bytes(TEXT)
+    specs = list(expand([directory / name for name in names]))
+
+    async def begin() -> None:
+        async with await asyncio.to_thread(Ledger, directory, create=True) as ledger:
+            rows = [SourceRow(s.path, s.size, s.mtime_ns, s.fingerprint) for s in specs]
+            await ledger.put_sources(rows)
+            await ledger.put({"mode": mode, "account_id": "A-1"})
+            await admit(ledger, span(1, 5))
+            if not sent:
+                await ledger.withdraw(span(1, 5))
+                await settle(ledger, span(1, 5), pending=range(5))
+
+    asyncio.run(begin())
+    return specs
+
+
+def _go_on(
+    directory: Path,
+    specs: list[SourceSpec],
+    mode: Mode = Mode.SEALED,
+    account: str | None = "A-1",
+) -> Continuation:
+    accounts = Accounts.open(directory)
+    try:
+        return continue_from(accounts, specs, mode=mode, account_id=account)
+    finally:
+        accounts.close()
+
+
+def test_what_is_unchanged_goes_on(tmp_path: Path) -> None:
+    """The spans that are open are delivered, and nothing has to be read twice."""
+    start = _go_on(tmp_path, _begun(tmp_path))
+    assert list(start.unfinished) == [span(1, 5)]
+    assert not start.verify
+
+
+@pytest.mark.parametrize("began", list(Mode))
+@pytest.mark.parametrize("now", list(Mode))
+def test_a_run_never_changes_its_mode(tmp_path: Path, began: Mode, now: Mode) -> None:
+    """Sealed, plaintext, emulator or either dry run: always what it began as."""
+    specs = _begun(tmp_path, began)
+    if began is now:
+        assert _go_on(tmp_path, specs, now).rows
+        return
+    with pytest.raises(ResumeRefused, match=f"{began}, not {now}"):
+        _go_on(tmp_path, specs, now)
+
+
+def test_another_account_is_refused_once_anything_may_have_arrived(tmp_path: Path) -> None:
+    """Until then it may be corrected; the emulator has a new one each time."""
+    unsent, sent, emulated = (tmp_path / name for name in ("unsent", "sent", "emulated"))
+    for directory in (unsent, sent, emulated):
+        directory.mkdir()
+    assert _go_on(unsent, _begun(unsent, sent=False), account="B-2").rows
+    specs = _begun(emulated, Mode.EMULATOR)
+    assert _go_on(emulated, specs, Mode.EMULATOR, account="B-2").rows
+    specs = _begun(sent)
+    for account in ("B-2", None):
+        with pytest.raises(ResumeRefused, match="A-1"):
+            _go_on(sent, specs, account=account)
+
+
+def _grow(path: Path) -> None:
+    path.write_bytes(TEXT * 2)
+
+
+def _touch(path: Path) -> None:
+    path.write_bytes(TEXT.replace(b"1", b"2"))
+    os.utime(path, (1, 1))
+
+
+@pytest.mark.parametrize("change", [_grow, _touch])
+def test_where_a_file_differs_the_digests_decide(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    """Size or modification time are another: what was read is compared as it is read again."""
+    _begun(tmp_path)
+    change(tmp_path / "a")
+    assert _go_on(tmp_path, list(expand([tmp_path / "a"]))).verify == {0}
+
+
+def test_a_file_that_was_cut_is_refused_by_name(tmp_path: Path) -> None:
+    """What was recorded of it may be gone."""
+    _begun(tmp_path)
+    (tmp_path / "a").write_bytes(TEXT[:-1])
+    with pytest.raises(ResumeRefused, match="was cut from 80 to 79 bytes") as refused:
+        _go_on(tmp_path, list(expand([tmp_path / "a"])))
+    assert refused.value.subject == str(tmp_path / "a")
+
+
+def test_other_inputs_are_refused(tmp_path: Path) -> None:
+    """One more, one less, or another order."""
+    specs = _begun(tmp_path, names=("a", "b"))
+    for others in (specs[:1], specs[::-1], [*specs, specs[0]]):
+        with pytest.raises(ResumeRefused, match="not those that the run began with"):
+            _go_on(tmp_path, others)
