@@ -21,7 +21,8 @@ from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.report import RunState
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings
-from tests.pipeline.scripted import Line, ScriptedService, Weather, go_on, mortal, settings_for
+from tests.pipeline.scripted import Line, ScriptedService, Weather
+from tests.pipeline.voyages import go_on, mortal, settings_for
 
 CONCURRENCY = 3
 KINDS = ("set", "count", "set", "event", "invalid", "set", "blank", "set")

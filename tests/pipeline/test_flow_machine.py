@@ -20,16 +20,8 @@ from ctbatch.pipeline.report import Report, RunState
 from ctbatch.pipeline.settlement import MAX_AMBIGUOUS
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import OnAmbiguous
-from tests.pipeline.scripted import (
-    Conduct,
-    Death,
-    Line,
-    ScriptedService,
-    Weather,
-    go_on,
-    mortal,
-    settings_for,
-)
+from tests.pipeline.scripted import Conduct, Line, ScriptedService, Weather
+from tests.pipeline.voyages import Death, go_on, mortal, settings_for
 
 MARGIN = 2
 """Batches that may be admitted beyond those that have a slot."""
@@ -39,7 +31,7 @@ CONDUCTS = st.sampled_from([*[Conduct.TAKEN] * 12, *[Conduct.BAD] * 3, Conduct.P
 LINES = st.builds(
     Line,
     kind=st.sampled_from(["set"] * 5 + ["count", "count", "event", "event", "blank", "invalid"]),
-    name=st.sampled_from(["", "", "", "a", "b", "c"]),
+    name=st.sampled_from(["", "", "a", "b"]),
     conduct=CONDUCTS,
 )
 
@@ -56,7 +48,9 @@ class Passage:
 
 PASSAGES = st.builds(
     Passage,
-    weather=st.lists(st.sampled_from(list(Weather)), min_size=1, max_size=4).map(tuple),
+    weather=st.lists(
+        st.sampled_from([*Weather, Weather.TRANSIENT, Weather.TRANSIENT]), min_size=1, max_size=4
+    ).map(tuple),
     share=st.sampled_from([0.0, 0.2, 0.4, 0.8]),
     batch_size=st.integers(1, 7),
     concurrency=st.integers(1, 5),
@@ -91,10 +85,11 @@ class Voyage(RuleBasedStateMachine):
         self.lines: list[Line] = []
         self.run_dir = self.base / "run-0"
         self.processes = 0
+        self.complete = False
         self.exposed: set[int] = set()
 
     @initialize(
-        lines=st.lists(LINES, min_size=1, max_size=24),
+        lines=st.lists(LINES, min_size=4, max_size=24),
         cut=st.floats(0, 1),
         policy=st.sampled_from([*[OnAmbiguous.AUTO] * 3, OnAmbiguous.HOLD, OnAmbiguous.RESEND]),
         service=SERVICES,
@@ -116,15 +111,21 @@ class Voyage(RuleBasedStateMachine):
 
     # -- what happens ----------------------------------------------------------------------------
 
+    def _is_open(self) -> bool:
+        return not self.complete
+
+    @precondition(_is_open)
     @rule(passage=PASSAGES)
     def run_through(self, passage: Passage) -> None:
         self._process(passage)
 
-    @rule(passage=PASSAGES, at=st.integers(1, 60))
+    @precondition(_is_open)
+    @rule(passage=PASSAGES, at=st.one_of(st.integers(1, 90), st.integers(20, 60)))
     def die(self, passage: Passage, at: int) -> None:
-        """kill -9 before or after a commit."""
+        """kill -9 before, in or after a transaction."""
         self._process(passage, die_at=at)
 
+    @precondition(_is_open)
     @rule(passage=PASSAGES, at=st.integers(1, 20), times=st.integers(1, 2))
     def interrupt(self, passage: Passage, at: int, times: int) -> None:
         """One signal or two while a request is on the wire."""
@@ -137,6 +138,7 @@ class Voyage(RuleBasedStateMachine):
         if self.lines and self.run_dir.exists():
             before = len(self.lines)
             self.lines += more
+            self.complete = False
             with self.inputs[1].open("ab") as file:
                 file.writelines(self._text(n) + b"\n" for n in range(before, len(self.lines)))
 
@@ -162,6 +164,7 @@ class Voyage(RuleBasedStateMachine):
             self.run_dir = death.image
             self._count_admitted(passage.concurrency)
         self._look(report)
+        self.complete = report is not None and report.state is RunState.COMPLETE
         return report
 
     def _live(self, passage: Passage, death: Death, stop: Stop) -> Report | None:

@@ -14,7 +14,8 @@ import pytest
 from ctbatch.api.transport import Reply
 from ctbatch.notices import Live, Notice
 from tests.pipeline.lines import event, profile
-from tests.pipeline.scripted import Conduct, ScriptedService, Weather, go_on, mortal, settings_for
+from tests.pipeline.scripted import Conduct, ScriptedService, Weather
+from tests.pipeline.voyages import go_on, mortal, settings_for
 
 SEEDS = [
     "Zebulon",
