@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, settings
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -363,12 +364,17 @@ def _settled(run_dir: Path) -> set[tuple[int, int]]:
         accounts.close()
 
 
+class LongVoyage(Voyage):
+    """The same, many times over."""
+
+
 TestVoyage = Voyage.TestCase
 TestVoyage.settings = settings(
-    max_examples=30,
+    max_examples=25,
     stateful_step_count=5,
     deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+TestLongVoyage = pytest.mark.slow(pytest.mark.timeout(3600)(LongVoyage.TestCase))
+TestLongVoyage.settings = settings(TestVoyage.settings, max_examples=1500)

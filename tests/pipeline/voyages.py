@@ -1,7 +1,7 @@
 """Whole runs against a scripted service, by processes that die in between.
 
 Everything but the transport is the product's. A process dies at a step of its ledger: the run
-directory is copied as a crash leaves it, the service hears nothing from then on, and whoever goes on
+directory is copied as a crash leaves it, the service hears nothing from then on, and the next one
 works on the copy.
 """
 
