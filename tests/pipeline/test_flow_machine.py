@@ -268,7 +268,8 @@ class Voyage(RuleBasedStateMachine):
         line, service = self.lines[number], self.service
         assert line.is_record
         assert number in service.exposed | self.exposed, "certain, yet called unknown"
-        if not line.is_unsafe and self.policy is OnAmbiguous.AUTO:
+        # Unless it was left open which record was refused, and one after it must not be repeated.
+        if not line.is_unsafe and self.policy is OnAmbiguous.AUTO and service.numbered:
             assert service.ambiguous[number] >= MAX_AMBIGUOUS, "it could have been sent again"
 
     def _rows(self, kind: str) -> dict[int, dict[str, object]]:
