@@ -59,7 +59,7 @@ def _cut_off(service: Service, started: Started, how: int) -> bool:
 @pytest.mark.parametrize(
     "hows",
     [
-        [signal.SIGINT, signal.SIGKILL, signal.SIGTERM],
+        [signal.SIGTERM, signal.SIGKILL],
         *[
             pytest.param([how] * 5, marks=pytest.mark.slow)
             for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
