@@ -20,7 +20,7 @@ from ctbatch.crypto.keyset import generate
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import digest_of
 from ctbatch.pipeline.checker import Rules, check, record_bytes
-from ctbatch.pipeline.sealer import frame
+from ctbatch.pipeline.lanes import frame
 
 ROUNDS = 9
 

@@ -242,8 +242,8 @@ class _Shape:
             value = self.value.pattern(self.family.style, _PLAIN if plain else _CAREFUL)
             pattern = self._compiled[plain] = re.compile(value + rb"\n|[^\n]*\n")
         found: list[bytes] = pattern.findall(text)
-        if plain and len(found) < lines:  # a string ran over the end of its line
-            return self.find(text, lines, plain=False)
+        if len(found) != lines:  # a string ran over the end of its line
+            return self.find(text, lines, plain=False) if plain else [b""] * lines
         if min(map(len, found)) > LONGEST_PLACEHOLDER:
             return found
         if _PLACEHOLDERS.isdisjoint(map(bytes.lower, found)):
