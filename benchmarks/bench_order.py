@@ -54,7 +54,11 @@ def figures() -> dict[str, float]:
         COUNT * LINES,
     )
     found["floor"] *= COUNT / len(load)
-    orders = {n: value - found[copying] for n, value in found.items() if n.startswith("order")}
+    orders = {
+        name: max(0.0, value - found[copying])
+        for name, value in found.items()
+        if name.startswith("order")
+    }
     return {f"{name}, {PER_PROFILE}": value for name, value in orders.items()} | {
         f"{name}, × floor": value / found["floor"] for name, value in orders.items()
     }

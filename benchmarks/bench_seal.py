@@ -2,17 +2,16 @@
 
     python -m benchmarks.bench_seal
 
-Sealing with pyhpke, as used, and for comparison with `cryptography`'s own HPKE where the installed
-version has it. Handing over is wall time of a whole job in a worker less that of the same job in
-this process: copying into shared memory and out, the pipes, two changes of process.
+Sealing with pyhpke, as used, and with `cryptography`'s own HPKE where the installed version has it,
+for comparison. Handing over is what it costs this process to have a worker do a whole job: in
+shared memory, as it is done on Linux, and through the pipes.
 """
 
 from __future__ import annotations
 
 import importlib
-import statistics
-import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
@@ -20,9 +19,8 @@ from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.load import batches
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.crypto.keyset import generate, to_binary
-from ctbatch.models import Batch
 from ctbatch.pipeline.checker import Rules, check
-from ctbatch.pipeline.lanes import Inline, Lane, SealerSpec, Worker, frame_batch
+from ctbatch.pipeline.lanes import Arena, Inline, SealerSpec, Worker, frame_batch
 
 __all__ = ["figures", "main"]
 
@@ -47,25 +45,6 @@ def _own_hpke() -> Callable[[bytes], bytes] | None:
     return seal
 
 
-def _handing_over(load: list[Batch], spec: SealerSpec) -> float:
-    """µs of wall time per profile, the median over pairs of the same job."""
-    inline, worker = Inline(spec), Worker(spec)
-
-    def took_s(lane: Lane, batch: Batch) -> float:
-        began_s = time.perf_counter()
-        lane.prepare(batch)
-        return time.perf_counter() - began_s
-
-    try:
-        for batch in load[:3]:  # both learn the shape of the lines first
-            inline.prepare(batch)
-            worker.prepare(batch)
-        pairs = [took_s(worker, batch) - took_s(inline, batch) for batch in load * 3]
-    finally:
-        worker.close()
-    return statistics.median(pairs) / load[0].span.lines * 1e6
-
-
 def figures() -> dict[str, float]:
     """Each part by itself, and the whole of a lane."""
     load, key = batches(COUNT), sealing_key()
@@ -80,12 +59,14 @@ def figures() -> dict[str, float]:
     }
     if (own := _own_hpke()) is not None:
         parts["seal, cryptography's own HPKE"] = partial(_each, own, bodies)
-    found = interleaved(parts, COUNT * 1000)
-    return (
-        {f"{name}, {PER_PROFILE}": value for name, value in found.items()}
-        | {f"handing over to a worker, wall {PER_PROFILE}": _handing_over(load, spec)}
-        | {f"{name}, × floor": value / found["floor"] for name, value in found.items()}
-    )
+    with ExitStack() as stack:
+        for how, arena in (("shared memory", None), ("pipes", Arena(None))):
+            worker = stack.enter_context(closing(Worker(spec, arena)))
+            parts[f"hand over and take back, {how}"] = partial(_each, worker.prepare, load)
+        found = interleaved(parts, COUNT * 1000)
+    return {f"{name}, {PER_PROFILE}": value for name, value in found.items()} | {
+        f"{name}, × floor": value / found["floor"] for name, value in found.items()
+    }
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ The private key never comes here. Who gets which job is :mod:`ctbatch.pipeline.s
 
 from __future__ import annotations
 
-import gc
 import mmap
 import os
 import pickle
@@ -35,7 +34,17 @@ from ctbatch.models import Batch, Checked, SealedBatch
 from ctbatch.pipeline.batcher import digest_of
 from ctbatch.pipeline.checker import Checker, Rules, record_bytes
 
-__all__ = ["Inline", "Lane", "Sealed", "SealerSpec", "Worker", "frame", "serve"]
+__all__ = [
+    "Arena",
+    "Inline",
+    "Lane",
+    "Sealed",
+    "SealerSpec",
+    "Worker",
+    "frame",
+    "frame_batch",
+    "serve",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +196,8 @@ class Worker:
         OSError: it could not be started.
     """
 
-    def __init__(self, spec: SealerSpec) -> None:
-        self._arena = Arena.make()
+    def __init__(self, spec: SealerSpec, arena: Arena | None = None) -> None:
+        self._arena = arena or Arena.make()
         fd = self._arena.fd
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from ctbatch.pipeline.lanes import serve; serve()"],
@@ -253,7 +262,6 @@ def serve() -> None:
     """A worker's life: take the spec, say that it is ready, then do jobs until the end of input."""
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints goes to stderr, never into the results
-    gc.freeze()  # what was imported stays
     with suppress(EOFError, BrokenPipeError), results:
         spec, fd = pickle.load(jobs)  # noqa: S301  # written by our own parent
         lane, arena = Inline(spec), Arena(fd)

@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +14,7 @@ from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch, Span
 from ctbatch.pipeline.checker import Rules, check
-from ctbatch.pipeline.lanes import Inline, Lane, SealerSpec, Worker, frame
+from ctbatch.pipeline.lanes import Arena, Inline, Lane, SealerSpec, Worker, frame
 from tests.pipeline.lines import NOT_RECORDS, event, profile
 
 PRIVATE = generate()
@@ -35,12 +35,10 @@ def opened(body: bytes) -> bytes:
 
 
 @pytest.fixture(params=["inline", "worker", "worker without shared memory"])
-def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lane]:
+def lane(request: pytest.FixtureRequest) -> Iterator[Lane]:
     """A lane of each kind."""
-    if request.param.endswith("memory"):
-        monkeypatch.delattr(os, "memfd_create")
-    made: Callable[[SealerSpec], Lane] = Inline if request.param == "inline" else Worker
-    lane = made(SPEC)
+    arena = Arena(None) if request.param.endswith("memory") else None
+    lane: Lane = Inline(SPEC) if request.param == "inline" else Worker(SPEC, arena)
     yield lane
     lane.close()
 
