@@ -20,7 +20,7 @@ from benchmarks.load import batches
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.pipeline.checker import Rules, check
-from ctbatch.pipeline.lanes import Arena, Inline, SealerSpec, Worker, frame_batch
+from ctbatch.pipeline.lanes import Inline, SealerSpec, Worker, frame_batch
 
 __all__ = ["figures", "main"]
 
@@ -60,8 +60,8 @@ def figures() -> dict[str, float]:
     if (own := _own_hpke()) is not None:
         parts["seal, cryptography's own HPKE"] = partial(_each, own, bodies)
     with ExitStack() as stack:
-        for how, arena in (("shared memory", None), ("pipes", Arena(None))):
-            worker = stack.enter_context(closing(Worker(spec, arena)))
+        for how in ("shared memory", "pipes"):
+            worker = stack.enter_context(closing(Worker(spec, shared=how != "pipes")))
             parts[f"hand over and take back, {how}"] = partial(_each, worker.prepare, load)
         found = interleaved(parts, COUNT * 1000)
     return {f"{name}, {PER_PROFILE}": value for name, value in found.items()} | {

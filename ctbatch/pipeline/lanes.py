@@ -1,4 +1,4 @@
-"""Lanes: where one batch at a time is checked, framed and sealed, in this process or in another.
+"""Lanes: where batches are checked, framed and sealed, in this process or in another.
 
 A worker is a process of ours that reads jobs from its standard input and writes results to its
 standard output. Lines and ciphertext do not go through the pipes but through a piece of shared
@@ -18,11 +18,13 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import queue
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
 
@@ -67,7 +69,7 @@ class Sealed:
 
 
 class Lane(Protocol):
-    """Does one job at a time, blocking."""
+    """Does jobs, blocking."""
 
     def prepare(self, batch: Batch) -> Sealed:
         """Check a batch and seal its records."""
@@ -188,22 +190,32 @@ _Packed = tuple[Sealed, bytes, int | bytes]
 them), and without its body, which is in the arena."""
 
 
+DEPTH = 2
+"""Jobs that a worker has at a time: it goes on with the next one while this process, which has
+other things to do, takes the result of the last. With one it stood still for half of the time.
+"""
+
+
 class Worker:
-    """A lane in a process of its own.
+    """A lane in a process of its own; ``DEPTH`` threads may give it jobs at a time.
 
     Raises:
         EOFError: the process ended before it was ready.
         OSError: it could not be started.
     """
 
-    def __init__(self, spec: SealerSpec, arena: Arena | None = None) -> None:
-        self._arena = arena or Arena.make()
-        fd = self._arena.fd
+    def __init__(self, spec: SealerSpec, *, shared: bool = True) -> None:
+        self._arenas = [Arena.make() if shared else Arena(None) for _ in range(DEPTH)]
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._last = threading.Event()
+        self._last.set()
+        fds = [arena.fd for arena in self._arenas]
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from ctbatch.pipeline.lanes import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=() if fd is None else (fd,),
+            pass_fds=[fd for fd in fds if fd is not None],
             # What it needs to know comes by pipe: the passcode is not for a child's environment.
             env=_KEEP_MEMORY
             | {k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
@@ -215,32 +227,53 @@ class Worker:
         self._jobs: IO[bytes] = self._process.stdin
         self._results: IO[bytes] = self._process.stdout
         try:
-            self._ask(spec, fd)
+            self._ask(spec, fds)
         except BaseException:
             self.close()
             raise
+        for at in range(DEPTH):
+            self._free.put(at)
 
     def prepare(self, batch: Batch) -> Sealed:
         """Have a batch checked and sealed."""
-        told = self._arena.put(batch.data)
-        result: _Packed = self._ask("prepare", replace(batch, data=b""), told)
-        sealed, names, body = result
-        return replace(
-            sealed,
-            checked=replace(sealed.checked, identities=orjson.loads(names)),
-            batch=replace(sealed.batch, body=self._arena.take(body)),
-        )
+        with self._arena() as (at, arena):
+            told = arena.put(batch.data)
+            result: _Packed = self._ask("prepare", replace(batch, data=b""), at, told)
+            sealed, names, body = result
+            return replace(
+                sealed,
+                checked=replace(sealed.checked, identities=orjson.loads(names)),
+                batch=replace(sealed.batch, body=arena.take(body)),
+            )
 
     def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Have given records sealed."""
-        result: tuple[SealedBatch, int | bytes] = self._ask("seal", records, None)
-        sealed, body = result
-        return replace(sealed, body=self._arena.take(body))
+        with self._arena() as (at, arena):
+            result: tuple[SealedBatch, int | bytes] = self._ask("seal", records, at, None)
+            sealed, body = result
+            return replace(sealed, body=arena.take(body))
+
+    @contextmanager
+    def _arena(self) -> Iterator[tuple[int, Arena]]:
+        """An arena to oneself, and its number."""
+        at = self._free.get()
+        try:
+            yield at, self._arenas[at]
+        finally:
+            self._free.put(at)
 
     def _ask(self, *words: object) -> Any:
-        pickle.dump(words, self._jobs, protocol=5)
-        self._jobs.flush()
-        result = pickle.load(self._results)  # noqa: S301  # written by our own child
+        """Send a job and wait for its result; results come in the order of the jobs."""
+        with self._sending:
+            pickle.dump(words, self._jobs, protocol=5)
+            self._jobs.flush()
+            before, self._last = self._last, threading.Event()
+            mine = self._last
+        before.wait()
+        try:
+            result = pickle.load(self._results)  # noqa: S301  # written by our own child
+        finally:
+            mine.set()
         if isinstance(result, BaseException):
             raise result
         return result
@@ -255,7 +288,8 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._results.close()
-        self._arena.close()
+        for arena in self._arenas:
+            arena.close()
 
 
 def serve() -> None:
@@ -263,13 +297,14 @@ def serve() -> None:
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints goes to stderr, never into the results
     with suppress(EOFError, BrokenPipeError), results:
-        spec, fd = pickle.load(jobs)  # noqa: S301  # written by our own parent
-        lane, arena = Inline(spec), Arena(fd)
+        spec, fds = pickle.load(jobs)  # noqa: S301  # written by our own parent
+        lane, arenas = Inline(spec), [Arena(fd) for fd in fds]
         result: object = None
         while True:
             pickle.dump(result, results, protocol=5)
             results.flush()
-            verb, job, told = pickle.load(jobs)  # noqa: S301  # written by our own parent
+            verb, job, at, told = pickle.load(jobs)  # noqa: S301  # written by our own parent
+            arena = arenas[at]
             try:
                 if verb == "prepare":
                     result = _packed(lane.prepare(replace(job, data=arena.take(told))), arena)

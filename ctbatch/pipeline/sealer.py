@@ -1,7 +1,7 @@
 """The sealing pool: checking, framing and sealing off the event loop.
 
-Each job gets a lane (:mod:`ctbatch.pipeline.lanes`) to itself, on a thread that waits for it. There
-are as many worker processes as were asked for, one lane in this process for none, or as many as
+Each job goes to a lane (:mod:`ctbatch.pipeline.lanes`) on a thread that waits for it. There are as
+many worker processes as were asked for, one lane in this process for none, or as many as
 turn out to be of use: then the pool begins without, and adds a worker when it is measured that the
 CPU of this process is what the run waits for (:class:`Pressure`).
 
@@ -23,16 +23,16 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch
-from ctbatch.pipeline.lanes import Inline, Lane, Sealed, SealerSpec, Worker
+from ctbatch.pipeline.lanes import DEPTH, Inline, Lane, Sealed, SealerSpec, Worker
 from ctbatch.pipeline.threads import see_through
 
 __all__ = ["Pressure", "Sealed", "Sealer", "SealerSpec", "Workers", "usable_cpus", "workers_for"]
@@ -78,7 +78,7 @@ class Pressure:
         self._begin(now_s, cpu_s)
         if not workers:
             return ours > BUSY
-        return lanes > BUSY * workers and ours < BUSY
+        return lanes > BUSY * DEPTH * workers and ours < BUSY
 
 
 class Workers(NamedTuple):
@@ -91,26 +91,58 @@ class Workers(NamedTuple):
 
 
 @dataclass(slots=True)
+class _Held:
+    """A lane and how many jobs it is doing; one that is doomed ends with the last of them."""
+
+    lane: Lane
+    spec: SealerSpec
+    jobs: int = 0
+    doomed: bool = False
+
+
 class _Seat:
-    """A place for one job at a time; its lane is made by the first job that needs it."""
+    """A place for ``depth`` jobs at a time; its lane is made by the first job that needs it."""
 
-    make: Make
-    lane: Lane | None = None
-    spec: SealerSpec | None = None
-    retired: bool = False
+    def __init__(self, make: Make, depth: int = 1) -> None:
+        self.make = make
+        self.depth = depth
+        self.retired = False
+        self._held: _Held | None = None
+        self._lock = threading.Lock()
 
-    def lane_for(self, spec: SealerSpec) -> Lane:
-        """A lane that works by ``spec``."""
-        if self.lane is None or self.spec is not spec:
-            self.end()
-            self.lane, self.spec = self.make(spec), spec
-        return self.lane
+    @contextmanager
+    def lane(self, spec: SealerSpec) -> Iterator[Lane]:
+        """A lane that works by ``spec``; who finds it dead has it replaced."""
+        with self._lock:
+            held = self._held
+            if held is None or held.spec is not spec:
+                self._doom()
+                held = self._held = _Held(self.make(spec), spec)
+            held.jobs += 1
+        try:
+            yield held.lane
+        except _DEATHS:
+            held.doomed = True
+            raise
+        finally:
+            with self._lock:
+                held.jobs -= 1
+                if held is self._held and (held.doomed or self.retired):
+                    self._doom()
+                elif held.doomed and not held.jobs:
+                    held.lane.close()
+
+    def _doom(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.doomed = True
+            if not held.jobs:
+                held.lane.close()
 
     def end(self) -> None:
-        """End the lane, if there is one."""
-        lane, self.lane = self.lane, None
-        if lane is not None:
-            lane.close()
+        """End the lane, if there is one; no job is under way."""
+        with self._lock:
+            self._doom()
 
 
 class Sealer:
@@ -128,16 +160,23 @@ class Sealer:
         self._spec = spec
         self._make_worker = worker
         self._workers, self._most = workers
-        count = self._workers
-        self._seats = [_Seat(worker) for _ in range(count)] if count else [_Seat(inline)]
+        self._seats: list[_Seat] = []
         self._idle: queue.SimpleQueue[_Seat] = queue.SimpleQueue()
-        for seat in self._seats:
-            self._idle.put(seat)
+        """Each seat as often as it can take another job."""
+        for _ in range(self._workers):
+            self._place(_Seat(worker, DEPTH))
+        if not self._seats:
+            self._place(_Seat(inline))
         self._pressure = pressure or Pressure(time.perf_counter(), time.process_time())
         self._deciding = threading.Lock()
         self._growing = False
-        threads = max(len(self._seats), self._most + 1)
+        threads = max(self._idle.qsize(), self._most * DEPTH + 1)
         self._executor = ThreadPoolExecutor(threads, "ctbatch-sealer")
+
+    def _place(self, seat: _Seat) -> None:
+        self._seats.append(seat)
+        for _ in range(seat.depth):
+            self._idle.put(seat)
 
     async def __aenter__(self) -> Self:
         return self
@@ -189,9 +228,7 @@ class Sealer:
             return self._try_twice(seat, job)
         finally:
             took_s = time.perf_counter() - began
-            if seat.retired:
-                seat.end()
-            else:
+            if not seat.retired:
                 self._idle.put(seat)
             self._grow_if_due(took_s)
 
@@ -200,9 +237,9 @@ class Sealer:
         spec = self._spec
         for final in (False, True):
             try:
-                return job(seat.lane_for(spec))
+                with seat.lane(spec) as lane:
+                    return job(lane)
             except _DEATHS as error:
-                seat.end()
                 if final:
                     raise SealerFailed(type(error).__name__) from None
         raise AssertionError
@@ -221,17 +258,17 @@ class Sealer:
                     self._executor.submit(self._grow)
 
     def _grow(self) -> None:
-        seat = _Seat(self._make_worker)
+        seat = _Seat(self._make_worker, DEPTH)
         try:
-            seat.lane_for(self._spec)
+            with seat.lane(self._spec):
+                pass
         except _DEATHS:  # those that there are do without it, from now on
             return
         with self._deciding:
             self._workers, self._growing = self._workers + 1, False
         # This process has enough to do with what is not sealing.
         self._seats[0].retired = self._seats[0].make is not self._make_worker
-        self._seats.append(seat)
-        self._idle.put(seat)
+        self._place(seat)
 
 
 def workers_for(requested: int | None) -> Workers:

@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,7 +15,7 @@ from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch, Span
 from ctbatch.pipeline.checker import Rules, check
-from ctbatch.pipeline.lanes import Arena, Inline, Lane, SealerSpec, Worker, frame
+from ctbatch.pipeline.lanes import DEPTH, Inline, Lane, SealerSpec, Worker, frame
 from tests.pipeline.lines import NOT_RECORDS, event, profile
 
 PRIVATE = generate()
@@ -37,8 +38,8 @@ def opened(body: bytes) -> bytes:
 @pytest.fixture(params=["inline", "worker", "worker without shared memory"])
 def lane(request: pytest.FixtureRequest) -> Iterator[Lane]:
     """A lane of each kind."""
-    arena = Arena(None) if request.param.endswith("memory") else None
-    lane: Lane = Inline(SPEC) if request.param == "inline" else Worker(SPEC, arena)
+    shared = not request.param.endswith("memory")
+    lane: Lane = Inline(SPEC) if request.param == "inline" else Worker(SPEC, shared=shared)
     yield lane
     lane.close()
 
@@ -88,6 +89,26 @@ def test_without_a_key_it_is_plaintext(lane: Lane) -> None:
     bare = type(lane)(SealerSpec(None, b"", Rules()))  # type: ignore[call-arg]  # both take one
     assert bare.prepare(batch_of(*RECORDS)).batch.body == frame(RECORDS)
     bare.close()
+
+
+def test_a_worker_takes_several_jobs_at_a_time() -> None:
+    """Each thread gets the result of its own job, in whatever order they come."""
+    worker = Worker(SPEC)
+
+    def through(number: int) -> bool:
+        records = [profile(identity=f"user-{number:09}")] * (1 + number * 7 % 50)
+        sealed = worker.prepare(batch_of(*records))
+        again = worker.seal(records[:1])
+        names = sealed.checked.identities
+        return (
+            names == [f"identity:user-{number:09}"] * len(records)
+            and opened(sealed.batch.body) == frame(records)
+            and opened(again.body) == frame(records[:1])
+        )
+
+    with ThreadPoolExecutor(DEPTH) as pool:
+        assert all(pool.map(through, range(60)))
+    worker.close()
 
 
 def test_a_bug_in_a_worker_is_told_without_data_and_the_worker_lives() -> None:

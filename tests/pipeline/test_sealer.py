@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch, Span
 from ctbatch.pipeline.checker import Rules
-from ctbatch.pipeline.lanes import Inline, Sealed, SealerSpec, Worker, frame
+from ctbatch.pipeline.lanes import DEPTH, Inline, Sealed, SealerSpec, Worker, frame
 from ctbatch.pipeline.sealer import (
     WINDOW_S,
     Pressure,
@@ -118,6 +119,24 @@ async def test_a_worker_that_dies_is_replaced_and_its_job_done_again() -> None:
     assert len(made) == 2
 
 
+async def test_all_jobs_of_a_worker_that_dies_are_done_again() -> None:
+    """Also the one that it had not begun with: a stopped worker is given its fill, and killed."""
+    made: list[Worker] = []
+
+    def make(spec: SealerSpec) -> Worker:
+        made.append(Worker(spec))
+        return made[-1]
+
+    async with Sealer(SPEC, Workers(1, 0), worker=make) as sealer:
+        await sealer.prepare(BATCH)
+        made[0]._process.send_signal(signal.SIGSTOP)
+        jobs = [asyncio.ensure_future(sealer.seal([LINE])) for _ in range(DEPTH + 1)]
+        await asyncio.sleep(0)
+        made[0]._process.kill()
+        assert {(await job).body for job in jobs} == {frame([LINE])}
+    assert len(made) == 2
+
+
 async def test_a_job_that_two_workers_die_of_ends_the_run() -> None:
     """It is not tried for ever; other jobs are done on a new worker."""
     async with pool(Workers(1, 0)) as sealer:
@@ -210,9 +229,9 @@ def test_the_first_worker_comes_when_this_process_has_no_time_left() -> None:
 
 def test_further_workers_come_when_the_others_have_no_time_left() -> None:
     """But none where this process could not keep it busy."""
-    assert pressed(Pressure(0, 0), cpu=0.5, lanes=1.0, workers=1)
-    assert not pressed(Pressure(0, 0), cpu=0.5, lanes=1.0, workers=2)
-    assert not pressed(Pressure(0, 0), cpu=1.0, lanes=1.0, workers=1)
+    assert pressed(Pressure(0, 0), cpu=0.5, lanes=DEPTH, workers=1)
+    assert not pressed(Pressure(0, 0), cpu=0.5, lanes=DEPTH, workers=2)
+    assert not pressed(Pressure(0, 0), cpu=1.0, lanes=DEPTH, workers=1)
 
 
 def test_the_number_of_workers_is_what_was_asked_for_or_left_to_be_found() -> None:
