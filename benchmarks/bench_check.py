@@ -1,62 +1,52 @@
-"""What checking and sealing cost, each by itself, beside a bare parse-and-join loop.
+"""What checking costs: as a run does it, and by the exact check alone.
 
     python -m benchmarks.bench_check
 
-Prints the median of nine interleaved rounds in µs of CPU per profile, and the ratio to the floor:
-a loop that parses each line with orjson, looks at every key, joins and seals, and checks nothing.
+Clean lines; the same with one bad line in a hundred; and lines of another writer (keys left out at
+random, blanks, escapes). Both checks find the same in all of them.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
-import orjson
-
-from benchmarks.load import batches
-from ctbatch.crypto.hpke import SealingKey
-from ctbatch.crypto.keyset import generate
+from benchmarks.bench_floor import floor, sealing_key
+from benchmarks.load import batches, ragged, spoiled
+from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import digest_of
-from ctbatch.pipeline.checker import Rules, check, record_bytes
-from ctbatch.pipeline.sealer import frame
+from ctbatch.pipeline.checker import Checker, Rules, check
 
-ROUNDS = 9
+__all__ = ["figures", "main"]
+
+COUNT = 15
 
 
-def parts(key: SealingKey) -> dict[str, Callable[[Batch], object]]:
-    """What is measured, by name."""
+def _each(function: Callable[[Batch], object], load: list[Batch]) -> None:
+    for batch in load:
+        function(batch)
 
-    def floor(batch: Batch) -> None:
-        lines = batch.lines()
-        for line in lines:
-            for name in orjson.loads(line)["profileData"]:
-                len(name)
-        key.seal(frame(lines))
 
-    return {
-        "floor": floor,
-        "check": lambda batch: check(batch, Rules()),
-        "frame and seal": lambda batch: key.seal(frame([record_bytes(n) for n in batch.lines()])),
-        "digest": digest_of,
+def figures() -> dict[str, float]:
+    """Each check on each load, and as a multiple of the floor."""
+    clean, key = batches(COUNT), sealing_key()
+    loads = {"clean": clean, "1 % bad": spoiled(clean), "ragged": ragged(clean)}
+    parts: dict[str, Callable[[], object]] = {"floor": lambda: floor(clean, key)}
+    for name, load in loads.items():
+        # Each has a checker to itself, taught by the round that is not counted.
+        parts[f"check, {name}"] = partial(_each, Checker(Rules()).check, load)
+        parts[f"exact check alone, {name}"] = partial(_each, partial(check, rules=Rules()), load)
+    parts["digest"] = partial(_each, digest_of, clean)
+    found = interleaved(parts, COUNT * 1000)
+    return {f"{name}, {PER_PROFILE}": value for name, value in found.items()} | {
+        f"{name}, × floor": value / found["floor"] for name, value in found.items()
     }
 
 
 def main() -> None:
     """Measure and print."""
-    measured = parts(SealingKey(generate().public(), b"TEST-EMU-0001"))
-    load = batches(20)
-    taken: dict[str, list[float]] = {name: [] for name in measured}
-    for _ in range(ROUNDS):
-        for name, part in measured.items():
-            started = time.process_time()
-            for batch in load:
-                part(batch)
-            taken[name].append((time.process_time() - started) / 20_000 * 1e6)
-    medians = {name: statistics.median(times) for name, times in taken.items()}
-    for name, median in medians.items():
-        print(f"{name:<16} {median:6.2f} µs per profile   {median / medians['floor']:5.2f} × floor")
+    show(__doc__, figures)
 
 
 if __name__ == "__main__":

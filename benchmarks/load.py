@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import orjson
 
 from ctbatch.models import Batch, Span
 
-__all__ = ["batches", "profile"]
+__all__ = ["batches", "profile", "ragged", "spoiled"]
 
 
 def profile(number: int, rng: random.Random) -> bytes:
@@ -39,3 +40,43 @@ def batches(count: int, lines: int = 1000) -> list[Batch]:
         data = b"".join(profile(index * lines + n, rng) + b"\n" for n in range(lines))
         made.append(Batch(Span(0, 1 + index * lines, lines, 0, len(data)), data))
     return made
+
+
+def spoiled(load: list[Batch], every: int = 100) -> list[Batch]:
+    """The same with every so many-th line made bad, in one of four ways."""
+    ways = (
+        lambda line: line[:-1],
+        lambda line: line.replace(b'"identity"', b'"id"'),
+        lambda line: line.replace(b'"type":"profile"', b'"type":"user"'),
+        lambda line: line.replace(b"x" * 60, b"x" * 600),
+    )
+    made = []
+    for batch in load:
+        lines = batch.lines()
+        for n, at in enumerate(range(every // 2, len(lines), every)):
+            lines[at] = ways[n % len(ways)](lines[at])
+        made.append(_with(batch, lines))
+    return made
+
+
+def ragged(load: list[Batch]) -> list[Batch]:
+    """The same as another writer has it: keys that are left out at random, blanks, and escapes in
+    one name of ten.
+    """
+    rng = random.Random(8)
+    made = []
+    for batch in load:
+        lines = []
+        for line in batch.lines():
+            record = orjson.loads(line)
+            data = record["profileData"]
+            record["profileData"] = {k: v for k, v in data.items() if rng.random() < 0.8}
+            text = orjson.dumps(record).replace(b'":', b'": ').replace(b',"', b', "')
+            lines.append(text.replace(b"Person", rb"P\u00e9rson") if rng.random() < 0.1 else text)
+        made.append(_with(batch, lines))
+    return made
+
+
+def _with(batch: Batch, lines: list[bytes]) -> Batch:
+    data = b"".join(line + b"\n" for line in lines)
+    return replace(batch, span=replace(batch.span, size=len(data)), data=data)

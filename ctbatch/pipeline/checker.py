@@ -9,19 +9,24 @@ Invariants:
    exactly the accepted records.
 4. What is said about a line (``Refusal.error``, warnings) holds no data of it.
 
-This is the exact check. What a line must be is in :mod:`ctbatch.pipeline.parsing` (JSON) and
-:mod:`ctbatch.pipeline.fields` (the vendor's rules); framing and sealing are the sealer's.
+:func:`check` is the exact check. What a line must be is in :mod:`ctbatch.pipeline.parsing` (JSON)
+and :mod:`ctbatch.pipeline.fields` (the vendor's rules). :class:`Checker` finds the same in a third
+of the time, since it leaves to it only what :mod:`ctbatch.pipeline.fastlane` does not know to be
+clean. Framing and sealing are the sealer's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from ctbatch.models import Batch, Checked, Refusal, State
+from ctbatch.pipeline.fastlane import FastLane, Sorted
 from ctbatch.pipeline.fields import Facts, examine
 from ctbatch.pipeline.parsing import Flaw, parse
 
-__all__ = ["Rules", "check", "record_bytes"]
+__all__ = ["Checker", "Rules", "check", "record_bytes"]
 
 # JSON's own white space without the line feed. A form feed or a no-break space is not blank.
 _BLANKS = b" \t\r"
@@ -40,33 +45,99 @@ def record_bytes(line: bytes) -> bytes:
     return line.strip(_BLANKS)
 
 
+class Checker:
+    """Checks batch after batch, quickly where lines are like those before; not for threads."""
+
+    def __init__(self, rules: Rules, lane: FastLane | None = None) -> None:
+        self._rules = rules
+        self._lane = FastLane() if lane is None else lane
+
+    def check(self, batch: Batch) -> Checked:
+        """What :func:`check` finds."""
+        rules, count = self._rules, batch.span.lines
+        if rules.strict or _may_be_too_long(batch, rules):
+            return check(batch, rules)
+        found = self._lane.sort(batch.data, count)
+        lines = batch.lines() if found.left else []
+        judged = {index: _judge(lines[index], rules) for index in found.left}
+        self._lane.learn([
+            (lines[index], facts) for index, facts in judged.items() if not isinstance(facts, Flaw)
+        ])  # fmt: skip
+        return _gather(batch, lines, rules, found, judged)
+
+
 def check(batch: Batch, rules: Rules) -> Checked:
     """Judge every line of a batch. ``positions`` is a ``range`` where every line is a record."""
-    overlong = {over.index: over for over in batch.overlong}
-    positions: list[int] = []
-    kept: list[Facts] = []
-    refusals: list[Refusal] = []
-    for index, line in enumerate(batch.lines()):
-        found = _judge(line, rules)
-        if not isinstance(found, Flaw):
-            positions.append(index)
-            kept.append(found)
-        elif index in overlong:
-            over = overlong[index]
-            refusals.append(_refusal(index, _too_long(over.size, rules), (over.offset, over.size)))
-        elif record_bytes(line):
-            refusals.append(_refusal(index, found))
-    lines = batch.span.lines
+    lines = batch.lines()
+    judged = {index: _judge(line, rules) for index, line in enumerate(lines)}
+    empty = [""] * len(lines)
+    return _gather(batch, lines, rules, Sorted(empty, empty.copy(), ()), judged)
+
+
+def _may_be_too_long(batch: Batch, rules: Rules) -> bool:
+    limit = rules.max_line_bytes
+    return len(batch.data) > limit and max(map(len, batch.lines())) > limit
+
+
+def _gather(
+    batch: Batch,
+    lines: Sequence[bytes],
+    rules: Rules,
+    found: Sorted,
+    judged: Mapping[int, Facts | Flaw],
+) -> Checked:
+    """Put together the lines that were found clean and those that the exact check judged."""
+    kinds, names, _ = found
+    unsafe = set() if kinds.count("p") + len(judged) == len(kinds) else _not_profiles(kinds)
+    aliases: dict[int, tuple[str, ...]] = {}
+    warnings: list[tuple[int, str]] = []
+    for index, facts in judged.items():
+        if isinstance(facts, Flaw):
+            continue
+        kind, (names[index], *others), repeatable, words = facts
+        kinds[index] = kind[0]
+        if not repeatable:
+            unsafe.add(index)
+        if others:
+            aliases[index] = tuple(others)
+        warnings += [(index, text) for text in words]
+    refusals, blank = _refusals(batch, lines, rules, judged)
+    positions: Sequence[int] = range(len(kinds))
+    if refusals or blank:
+        positions, names = list(compress(positions, kinds)), list(filter(None, names))
+    numbers = {index: n for n, index in enumerate(positions)} if unsafe or aliases else {}
     return Checked(
-        positions=range(lines) if len(kept) == lines else positions,
-        types="".join([kind[0] for kind, _, _, _ in kept]),
-        identities=[names[0] for _, names, _, _ in kept],
-        aliases={n: tuple(names[1:]) for n, (_, names, _, _) in enumerate(kept) if len(names) > 1},
-        unsafe=frozenset(n for n, (_, _, repeatable, _) in enumerate(kept) if not repeatable),
-        refusals=tuple(refusals),
-        blank=lines - len(kept) - len(refusals),
-        warnings=tuple((positions[n], text) for n, facts in enumerate(kept) for text in facts[3]),
+        positions=positions,
+        types="".join(kinds),
+        identities=names,
+        aliases={numbers[index]: others for index, others in aliases.items()},
+        unsafe=frozenset(numbers[index] for index in unsafe),
+        refusals=refusals,
+        blank=blank,
+        warnings=tuple(warnings),
     )
+
+
+def _not_profiles(kinds: Sequence[str]) -> set[int]:
+    return {index for index, kind in enumerate(kinds) if kind and kind != "p"}
+
+
+def _refusals(
+    batch: Batch, lines: Sequence[bytes], rules: Rules, judged: Mapping[int, Facts | Flaw]
+) -> tuple[tuple[Refusal, ...], int]:
+    """The lines that are no records, and how many blank ones are left out of them."""
+    flaws = [(index, found) for index, found in judged.items() if isinstance(found, Flaw)]
+    if not flaws:
+        return (), 0
+    overlong = {over.index: over for over in batch.overlong}
+    refusals: list[Refusal] = []
+    for index, flaw in flaws:
+        if (over := overlong.get(index)) is not None:
+            long = _too_long(over.size, rules)
+            refusals.append(_refusal(index, long, (over.offset, over.size)))
+        elif record_bytes(lines[index]):
+            refusals.append(_refusal(index, flaw))
+    return tuple(refusals), len(flaws) - len(refusals)
 
 
 def _judge(line: bytes, rules: Rules) -> Facts | Flaw:

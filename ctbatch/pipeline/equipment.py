@@ -80,7 +80,7 @@ class Equipment:
             self._transport = await stack.enter_async_context(
                 Transport(settings.endpoint or NOWHERE, timeout_s=settings.delivery.timeout_s)
             )
-            workers = workers_for(settings.delivery.workers, self._live.bytes_total)
+            workers = await asyncio.to_thread(workers_for, settings.delivery.workers)
             self._sealer = await stack.enter_async_context(Sealer(self._spec(self._keys), workers))
             self._stack = stack.pop_all()
         self._watch = KeyWatch(self._keys, self._watcher, self._rekey)

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from ctbatch.pipeline.parsing import Flaw, Record, parse_exactly
 
-__all__ = ["Facts", "examine"]
+__all__ = ["IDENTITY_KINDS", "LONGEST_PLACEHOLDER", "PLACEHOLDERS", "Facts", "examine"]
 
 # The numbers are those of the vendor's pages on uploading profiles and events and on imports.
 _MAX_IDENTITY: Final = 1024  # characters
@@ -34,22 +34,22 @@ _UTF8_MAX: Final = 4  # bytes that one character can take
 
 # In the order in which they name a record. The upload pages write FBID and GPID, the import pages
 # fbId and gpId: they are taken as the same kind, so that the order of a user's records is kept.
-_IDENTITIES: Final = (
-    ("identity", "identity"),
-    ("FBID", "FBID"),
-    ("fbId", "FBID"),
-    ("GPID", "GPID"),
-    ("gpId", "GPID"),
-    ("objectId", "objectId"),
-)
+IDENTITY_KINDS: Final = {
+    "identity": "identity",
+    "FBID": "FBID",
+    "fbId": "FBID",
+    "GPID": "GPID",
+    "gpId": "GPID",
+    "objectId": "objectId",
+}
 # Refused by the vendor's import channels; for uploads that is likely, but not documented.
-_JUNK: Final = frozenset(
+PLACEHOLDERS: Final = frozenset(
     (
         *("undefined", "null", "na", "n/a", "0", "nil", "-1", "infinity", "-infinity", "inf"),
         *("-inf", "nan", "-nan", "empty", "xxxxxx", "none"),
     )
 )
-_LONGEST_JUNK: Final = max(map(len, _JUNK))
+LONGEST_PLACEHOLDER: Final = max(map(len, PLACEHOLDERS))
 # Applied twice, these leave what they leave when applied once.
 _REPEATABLE: Final = frozenset({"$add", "$remove", "$set", "$delete"})
 _STANDARD_KEYS: Final = frozenset(
@@ -86,7 +86,7 @@ def examine(record: Record, line: bytes, *, strict: bool = False) -> Facts | Fla
 
 def _names(record: Record, line: bytes, warnings: list[str]) -> list[str] | Flaw:
     names: list[str] = []
-    for key, kind in _IDENTITIES:
+    for key, kind in IDENTITY_KINDS.items():
         if key not in record or record[key] is None:
             continue
         value = record[key]
@@ -95,7 +95,7 @@ def _names(record: Record, line: bytes, warnings: list[str]) -> list[str] | Flaw
             return text
         if not 0 < len(text) <= _MAX_IDENTITY:
             return _identity_length(key, len(text))
-        if len(text) <= _LONGEST_JUNK and text.lower() in _JUNK:
+        if len(text) <= LONGEST_PLACEHOLDER and text.lower() in PLACEHOLDERS:
             warnings.append(f"{key} is a placeholder that the vendor's imports refuse")
         names.append(f"{kind}:{text}")
     if not names:

@@ -1,202 +1,184 @@
-"""Checking, framing and sealing, off the event loop: in worker processes, or in one thread.
+"""The sealing pool: checking, framing and sealing off the event loop.
 
-A worker is a process of ours that reads jobs from its standard input and writes results to its
-standard output; a thread here waits for each. End of input means that the parent is gone, however
-it went, so no worker outlives it.
+Each job goes to a lane (:mod:`ctbatch.pipeline.lanes`) on a thread that waits for it. There are as
+many worker processes as were asked for, one lane in this process for none, or as many as
+turn out to be of use: then the pool begins without, and adds a worker when it is measured that the
+CPU of this process is what the run waits for (:class:`Pressure`).
 
 Invariants:
 
-1. The bytes of a record are sent as they stand in the input: framing joins, it never rewrites.
-2. A worker that dies is replaced and its job done again; twice on one job is :class:`SealerFailed`.
-3. Results come for every job or an error does; nobody waits for a dead worker.
-4. What is begun after :meth:`Sealer.rekey` is sealed with the new key.
+1. A worker that dies is replaced and its job done again; twice on one job is :class:`SealerFailed`.
+2. Results come for every job or an error does; nobody waits for a dead worker.
+3. What is begun after :meth:`Sealer.rekey` is sealed with the new key.
 
-The private key never comes here. Deciding what is sent next is not done here.
+Deciding what is sent next is not done here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import pickle
 import queue
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, Protocol, Self, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
 
-from ctbatch.crypto.hpke import SealingKey
-from ctbatch.crypto.keyset import parse_public
 from ctbatch.errors import SealerFailed
-from ctbatch.models import Batch, Checked, SealedBatch
-from ctbatch.pipeline.batcher import digest_of
-from ctbatch.pipeline.checker import Rules, check, record_bytes
+from ctbatch.models import Batch, SealedBatch
+from ctbatch.pipeline.lanes import DEPTH, Inline, Lane, Sealed, SealerSpec, Worker
 from ctbatch.pipeline.threads import see_through
 
-__all__ = ["Sealed", "Sealer", "SealerSpec", "frame", "serve", "workers_for"]
+__all__ = ["Pressure", "Sealed", "Sealer", "SealerSpec", "Workers", "usable_cpus", "workers_for"]
 
 _T = TypeVar("_T")
+Make = Callable[[SealerSpec], Lane]
 
-INLINE_UNDER_BYTES = 16_000_000
-"""Inputs below this size are sealed in one thread: they are done before a worker has started
-(0.2 s) and paid for itself."""
+MAX_WORKERS = 8
+"""More than this process can give work to: it needs a third of the time of a worker itself."""
 
+WINDOW_S = 0.4
+"""Longer than filling all places takes at the start of a run (0.1 s), which says nothing."""
 
-@dataclass(frozen=True, slots=True)
-class SealerSpec:
-    """What a worker needs: the service's public keyset (``None``: plaintext), HPKE info, rules."""
+BUSY = 0.85
+"""The share of a window from which on something is taken to be the bottleneck."""
 
-    keyset: bytes | None
-    info: bytes
-    rules: Rules
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A batch checked and, with all its records, sealed; ``digest`` is that of the input."""
-
-    checked: Checked
-    batch: SealedBatch
-    digest: bytes
-    seconds: float
+_DEATHS = (EOFError, OSError, pickle.UnpicklingError)
 
 
-class _Lane(Protocol):
-    """Does one job at a time, blocking."""
+class Pressure:
+    """Says when another worker would be of use. Pure: it is told times, and never asks.
 
-    def prepare(self, batch: Batch) -> Sealed:
-        """Check a batch and seal its records."""
-        ...
+    The first one takes the work from this process, so it is of use where this process has no CPU
+    time left. Further ones are where the workers have none, and this process has.
+    """
 
-    def seal(self, records: Sequence[bytes]) -> SealedBatch:
-        """Seal given records."""
-        ...
+    def __init__(self, now_s: float, cpu_s: float) -> None:
+        self._begin(now_s, cpu_s)
 
-    def close(self) -> None:
-        """End; no job is under way."""
-        ...
+    def _begin(self, now_s: float, cpu_s: float) -> None:
+        self._since_s, self._cpu_s, self._lanes_s = now_s, cpu_s, 0.0
 
+    def job_done(self, now_s: float, cpu_s: float, *, took_s: float, workers: int) -> bool:
+        """A job took a lane so long; ``cpu_s`` is what this process used since it began.
 
-def frame(records: Sequence[bytes]) -> bytes:
-    """The request body of records, their bytes untouched: ``{"d":[…]}``."""
-    return b'{"d":[' + b",".join(records) + b"]}"
-
-
-class Inline:
-    """A lane in this process."""
-
-    def __init__(self, spec: SealerSpec) -> None:
-        self._rules = spec.rules
-        self._key = (
-            None if spec.keyset is None else SealingKey(parse_public(spec.keyset), spec.info)
-        )
-
-    def prepare(self, batch: Batch) -> Sealed:
-        """Check a batch and seal its records."""
-        started = time.perf_counter()
-        checked = check(batch, self._rules)
-        lines = batch.lines()
-        sealed = self.seal([record_bytes(lines[index]) for index in checked.positions])
-        return Sealed(checked, sealed, digest_of(batch), time.perf_counter() - started)
-
-    def seal(self, records: Sequence[bytes]) -> SealedBatch:
-        """Seal given records."""
-        body = frame(records)
-        if self._key is None:
-            return SealedBatch(body, len(records), None)
-        return SealedBatch(self._key.seal(body), len(records), self._key.key_id)
-
-    def close(self) -> None:
-        """Nothing to end."""
+        Returns whether to add a worker; asked at the end of a window only.
+        """
+        self._lanes_s += took_s
+        window_s = now_s - self._since_s
+        if window_s < WINDOW_S:
+            return False
+        ours, lanes = (cpu_s - self._cpu_s) / window_s, self._lanes_s / window_s
+        self._begin(now_s, cpu_s)
+        if not workers:
+            return ours > BUSY
+        return lanes > BUSY * DEPTH * workers and ours < BUSY
 
 
-class Worker:
-    """A lane in a process of its own."""
+class Workers(NamedTuple):
+    """How many worker processes to begin with (0: one lane in this process), and how many at most
+    to go up to where they are of use.
+    """
 
-    def __init__(self, spec: SealerSpec) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from ctbatch.pipeline.sealer import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # What it needs to know comes by pipe: the passcode is not for a child's environment.
-            env={k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
-            # A group of its own, so that a terminal's Ctrl-C does not reach it.
-            process_group=0 if os.name == "posix" else None,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._jobs: IO[bytes] = self._process.stdin
-        self._results: IO[bytes] = self._process.stdout
-        self._send(spec)
+    first: int
+    most: int
 
-    def prepare(self, batch: Batch) -> Sealed:
-        """Have a batch checked and sealed."""
-        result: Sealed = self._do("prepare", batch)
-        return result
 
-    def seal(self, records: Sequence[bytes]) -> SealedBatch:
-        """Have given records sealed."""
-        result: SealedBatch = self._do("seal", records)
-        return result
+@dataclass(slots=True)
+class _Held:
+    """A lane and how many jobs it is doing; one that is doomed ends with the last of them."""
 
-    def _do(self, verb: str, job: object) -> Any:
-        self._send((verb, job))
-        result = pickle.load(self._results)  # noqa: S301  # written by our own child
-        if isinstance(result, BaseException):
-            raise result
-        return result
+    lane: Lane
+    spec: SealerSpec
+    jobs: int = 0
+    doomed: bool = False
 
-    def _send(self, job: object) -> None:
-        pickle.dump(job, self._jobs, protocol=5)
-        self._jobs.flush()
 
-    def close(self) -> None:
-        """End the process and wait for it; it ends by itself at the end of its input."""
-        with suppress(OSError):  # it is gone already, with something unsent
-            self._jobs.close()
+class _Seat:
+    """A place for ``depth`` jobs at a time; its lane is made by the first job that needs it."""
+
+    def __init__(self, make: Make, depth: int = 1) -> None:
+        self.make = make
+        self.depth = depth
+        self.retired = False
+        self._held: _Held | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lane(self, spec: SealerSpec) -> Iterator[Lane]:
+        """A lane that works by ``spec``; who finds it dead has it replaced."""
+        with self._lock:
+            held = self._held
+            if held is None or held.spec is not spec:
+                self._doom()
+                held = self._held = _Held(self.make(spec), spec)
+            held.jobs += 1
         try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._results.close()
+            yield held.lane
+        except _DEATHS:
+            held.doomed = True
+            raise
+        finally:
+            with self._lock:
+                held.jobs -= 1
+                if held is self._held and (held.doomed or self.retired):
+                    self._doom()
+                elif held.doomed and not held.jobs:
+                    held.lane.close()
 
+    def _doom(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.doomed = True
+            if not held.jobs:
+                held.lane.close()
 
-def serve() -> None:
-    """A worker's life: take the spec, then do jobs until the end of input."""
-    jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints goes to stderr, never into the results
-    with suppress(EOFError, BrokenPipeError), results:
-        lane = Inline(pickle.load(jobs))  # noqa: S301  # written by our own parent
-        while True:
-            verb, job = pickle.load(jobs)  # noqa: S301  # written by our own parent
-            try:
-                result: object = lane.prepare(job) if verb == "prepare" else lane.seal(job)
-            except Exception as error:  # told to the parent, which raises it
-                result = RuntimeError(f"{type(error).__name__} in a sealing worker")
-            pickle.dump(result, results, protocol=5)
-            results.flush()
+    def end(self) -> None:
+        """End the lane, if there is one; no job is under way."""
+        with self._lock:
+            self._doom()
 
 
 class Sealer:
-    """The pool: an async context manager with ``workers`` processes, or one thread for 0."""
+    """The pool: an async context manager."""
 
     def __init__(
-        self, spec: SealerSpec, workers: int, *, make: Callable[[SealerSpec], _Lane] | None = None
+        self,
+        spec: SealerSpec,
+        workers: Workers,
+        *,
+        inline: Make = Inline,
+        worker: Make = Worker,
+        pressure: Pressure | None = None,
     ) -> None:
         self._spec = spec
-        self._make = make or (Worker if workers else Inline)
-        self._threads = max(1, workers)
-        self._idle: queue.SimpleQueue[tuple[SealerSpec, _Lane] | None] = queue.SimpleQueue()
-        self._executor = ThreadPoolExecutor(self._threads, "ctbatch-sealer")
+        self._make_worker = worker
+        self._workers, self._most = workers
+        self._seats: list[_Seat] = []
+        self._idle: queue.SimpleQueue[_Seat] = queue.SimpleQueue()
+        """Each seat as often as it can take another job."""
+        for _ in range(self._workers):
+            self._place(_Seat(worker, DEPTH))
+        if not self._seats:
+            self._place(_Seat(inline))
+        self._pressure = pressure or Pressure(time.perf_counter(), time.process_time())
+        self._deciding = threading.Lock()
+        self._growing = False
+        threads = max(self._idle.qsize(), self._most * DEPTH + 1)
+        self._executor = ThreadPoolExecutor(threads, "ctbatch-sealer")
+
+    def _place(self, seat: _Seat) -> None:
+        self._seats.append(seat)
+        for _ in range(seat.depth):
+            self._idle.put(seat)
 
     async def __aenter__(self) -> Self:
-        for _ in range(self._threads):
-            self._idle.put(None)  # a lane is made by the first job that needs it
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -204,10 +186,13 @@ class Sealer:
 
     def _close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
-        for _ in range(self._threads):
-            idle = self._idle.get()
-            if idle is not None:
-                idle[1].close()
+        for seat in self._seats:
+            seat.end()
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes are at work."""
+        return self._workers
 
     def rekey(self, spec: SealerSpec) -> None:
         """Work by another spec from now on; a lane of the old one ends when it is next needed."""
@@ -229,48 +214,87 @@ class Sealer:
         """
         return await self._run(lambda lane: lane.seal(records))
 
-    async def _run(self, job: Callable[[_Lane], _T]) -> _T:
+    async def _run(self, job: Callable[[Lane], _T]) -> _T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._try_twice, job)
+        return await loop.run_in_executor(self._executor, self._do, job)
 
-    def _try_twice(self, job: Callable[[_Lane], Any]) -> Any:
-        """Do a job on an idle lane; if its process dies, once more on a new one."""
-        idle = self._idle.get()
-        spec = self._spec
-        lane = None if idle is None else idle[1]
+    # ---------------------------------------------------------------- on the pool's threads
+
+    def _do(self, job: Callable[[Lane], _T]) -> _T:
+        """Do a job on an idle lane."""
+        seat = self._idle.get()
+        began = time.perf_counter()
         try:
-            if idle is not None and idle[0] is not spec:
-                idle[1].close()
-                lane = None
-            for final in (False, True):
-                lane = lane or self._make(spec)
-                try:
-                    return job(lane)
-                except (EOFError, OSError, pickle.UnpicklingError) as error:
-                    lane.close()
-                    lane = None
-                    if final:
-                        raise SealerFailed(type(error).__name__) from None
+            return self._try_twice(seat, job)
         finally:
-            self._idle.put(None if lane is None else (spec, lane))
+            took_s = time.perf_counter() - began
+            if not seat.retired:
+                self._idle.put(seat)
+            self._grow_if_due(took_s)
+
+    def _try_twice(self, seat: _Seat, job: Callable[[Lane], _T]) -> _T:
+        """Do a job; if its process dies, once more on a new one."""
+        spec = self._spec
+        for final in (False, True):
+            try:
+                with seat.lane(spec) as lane:
+                    return job(lane)
+            except _DEATHS as error:
+                if final:
+                    raise SealerFailed(type(error).__name__) from None
         raise AssertionError
 
+    def _grow_if_due(self, took_s: float) -> None:
+        """Have a worker added where one would be of use; nobody waits for it."""
+        now_s, cpu_s = time.perf_counter(), time.process_time()
+        with self._deciding:
+            if self._growing or self._workers >= self._most:
+                return
+            self._growing = self._pressure.job_done(
+                now_s, cpu_s, took_s=took_s, workers=self._workers
+            )
+            if self._growing:
+                with suppress(RuntimeError):  # the pool is being closed
+                    self._executor.submit(self._grow)
 
-def workers_for(requested: int | None, bytes_total: int | None) -> int:
-    """How many worker processes to use; ``None`` chooses by the CPUs at hand and the input."""
+    def _grow(self) -> None:
+        seat = _Seat(self._make_worker, DEPTH)
+        try:
+            with seat.lane(self._spec):
+                pass
+        except _DEATHS:  # those that there are do without it, from now on
+            return
+        with self._deciding:
+            self._workers, self._growing = self._workers + 1, False
+        # This process has enough to do with what is not sealing.
+        self._seats[0].retired = self._seats[0].make is not self._make_worker
+        self._place(seat)
+
+
+def workers_for(requested: int | None) -> Workers:
+    """How many worker processes to use; ``None`` leaves it to what is measured, within the CPUs."""
     if requested is not None:
-        return requested
-    if bytes_total is not None and bytes_total < INLINE_UNDER_BYTES:
-        return 0
-    return max(0, min(_usable_cpus() - 1, 8))
+        return Workers(requested, 0)
+    return Workers(0, max(0, min(usable_cpus() - 1, MAX_WORKERS)))
 
 
-def _usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, and the container's quota if there is one."""
+def usable_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs that this process may use: its affinity, and the container's quota if there is one.
+
+    With half a CPU more than another one a worker is of use.
+    """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123  # not ours
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        return cpus
-    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+    quota = _quota(root)
+    return cpus if quota is None else max(1, min(cpus, math.floor(quota + 0.5)))
+
+
+def _quota(root: Path) -> float | None:
+    """CPUs by the control group's quota: version 2, else version 1."""
+    with suppress(OSError, ValueError):
+        quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        micros = int((root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period = (root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii")
+        return None if micros < 0 else micros / int(period)
+    return None

@@ -1,0 +1,78 @@
+"""What framing and sealing cost, and handing a batch to a worker process and back.
+
+    python -m benchmarks.bench_seal
+
+Sealing with pyhpke, as used, and with `cryptography`'s own HPKE where the installed version has it,
+for comparison. Handing over is what it costs this process to have a worker do a whole job: in
+shared memory, as it is done on Linux, and through the pipes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any
+
+from benchmarks.bench_floor import floor, sealing_key
+from benchmarks.load import batches
+from benchmarks.rounds import PER_PROFILE, interleaved, show
+from ctbatch.crypto.keyset import generate, to_binary
+from ctbatch.pipeline.checker import Rules, check
+from ctbatch.pipeline.lanes import Inline, SealerSpec, Worker, frame_batch
+
+__all__ = ["figures", "main"]
+
+COUNT = 20
+
+
+def _each(function: Callable[[Any], object], load: list[Any]) -> None:
+    for item in load:
+        function(item)
+
+
+def _own_hpke() -> Callable[[bytes], bytes] | None:
+    """Sealing by `cryptography`, without a Tink prefix; since its version 47."""
+    try:
+        hpke = importlib.import_module("cryptography.hazmat.primitives.hpke")
+    except ImportError:
+        return None
+    x25519 = importlib.import_module("cryptography.hazmat.primitives.asymmetric.x25519")
+    public = x25519.X25519PublicKey.from_public_bytes(generate().public().primary.public)
+    suite = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    seal: Callable[[bytes], bytes] = partial(suite.encrypt, public_key=public, info=b"TEST")
+    return seal
+
+
+def figures() -> dict[str, float]:
+    """Each part by itself, and the whole of a lane."""
+    load, key = batches(COUNT), sealing_key()
+    checked = check(load[0], Rules())
+    bodies = [frame_batch(batch, checked) for batch in load]
+    spec = SealerSpec(to_binary(generate().public()), b"TEST-BEN-CH01", Rules())
+    parts: dict[str, Callable[[], object]] = {
+        "floor": lambda: floor(load, key),
+        "frame": partial(_each, lambda batch: frame_batch(batch, checked), load),
+        "seal": partial(_each, key.seal, bodies),
+        "check, frame, seal and digest": partial(_each, Inline(spec).prepare, load),
+    }
+    if (own := _own_hpke()) is not None:
+        parts["seal, cryptography's own HPKE"] = partial(_each, own, bodies)
+    with ExitStack() as stack:
+        for how in ("shared memory", "pipes"):
+            worker = stack.enter_context(closing(Worker(spec, shared=how != "pipes")))
+            parts[f"hand over and take back, {how}"] = partial(_each, worker.prepare, load)
+        found = interleaved(parts, COUNT * 1000)
+    return {f"{name}, {PER_PROFILE}": value for name, value in found.items()} | {
+        f"{name}, × floor": value / found["floor"] for name, value in found.items()
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    show(__doc__, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""The sealing pool: every job is done, dead workers are replaced, and workers come when needed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ctbatch.crypto.keyset import generate, to_binary
+from ctbatch.errors import SealerFailed
+from ctbatch.models import Batch, SealedBatch, Span
+from ctbatch.pipeline.checker import Rules
+from ctbatch.pipeline.lanes import DEPTH, Inline, Sealed, SealerSpec, Worker, frame
+from ctbatch.pipeline.sealer import (
+    WINDOW_S,
+    Pressure,
+    Sealer,
+    Workers,
+    usable_cpus,
+    workers_for,
+)
+from tests.pipeline.lines import profile
+
+SPEC = SealerSpec(None, b"", Rules())
+LINE = profile()
+BATCH = Batch(Span(0, 1, 1, 0, len(LINE)), LINE)
+
+
+class Scripted(Inline):
+    """A lane that notes what happens to it, and dies when it is told to."""
+
+    made: list[Scripted]
+
+    def __init__(self, spec: SealerSpec) -> None:
+        super().__init__(spec)
+        self.spec = spec
+        self.jobs = 0
+        self.closed = False
+        type(self).made.append(self)
+
+    def seal(self, records: Sequence[bytes]) -> SealedBatch:
+        """Seal, or die of the word."""
+        self.jobs += 1
+        if b"die" in records:
+            raise EOFError
+        return super().seal(records)
+
+    def close(self) -> None:
+        """Note it."""
+        assert not self.closed
+        self.closed = True
+
+
+class Here(Scripted):
+    """In place of the lane in this process."""
+
+
+class There(Scripted):
+    """In place of a worker."""
+
+
+class Counted(Pressure):
+    """Says that a worker is needed after given numbers of jobs."""
+
+    def __init__(self, *due: int) -> None:
+        super().__init__(0, 0)
+        self._due, self._jobs = due, 0
+
+    def job_done(self, now_s: float, cpu_s: float, *, took_s: float, workers: int) -> bool:
+        """Whether it is due."""
+        assert now_s >= 0
+        assert cpu_s >= 0
+        assert took_s >= 0
+        assert workers >= 0
+        self._jobs += 1
+        return self._jobs in self._due
+
+
+@pytest.fixture(autouse=True)
+def _nothing_made() -> None:
+    Here.made, There.made = [], []
+
+
+def pool(workers: Workers, pressure: Pressure | None = None) -> Sealer:
+    """A pool of scripted lanes."""
+    return Sealer(SPEC, workers, inline=Here, worker=There, pressure=pressure)
+
+
+async def test_jobs_are_done_and_lanes_are_made_once() -> None:
+    """Many jobs at a time share the lanes that there are, which end with the pool."""
+    async with pool(Workers(2, 0)) as sealer:
+        sealed = await asyncio.gather(*(sealer.seal([LINE]) for _ in range(30)))
+        assert {n.body for n in sealed} == {frame([LINE])}
+        prepared: Sealed = await sealer.prepare(BATCH)
+        assert prepared.batch.body == frame([LINE])
+    assert 1 <= len(There.made) <= 2
+    assert not Here.made
+    assert all(lane.closed for lane in There.made)
+
+
+async def test_a_worker_that_dies_is_replaced_and_its_job_done_again() -> None:
+    """A real one, killed: nobody notices but the system."""
+    made: list[Worker] = []
+
+    def make(spec: SealerSpec) -> Worker:
+        made.append(Worker(spec))
+        return made[-1]
+
+    async with Sealer(SPEC, Workers(1, 0), worker=make) as sealer:
+        first = await sealer.prepare(BATCH)
+        made[0]._process.kill()
+        again = await sealer.prepare(BATCH)
+    assert replace(again, seconds=0) == replace(first, seconds=0)
+    assert len(made) == 2
+
+
+async def test_all_jobs_of_a_worker_that_dies_are_done_again() -> None:
+    """Also the one that it had not begun with: a stopped worker is given its fill, and killed."""
+    made: list[Worker] = []
+
+    def make(spec: SealerSpec) -> Worker:
+        made.append(Worker(spec))
+        return made[-1]
+
+    async with Sealer(SPEC, Workers(1, 0), worker=make) as sealer:
+        await sealer.prepare(BATCH)
+        made[0]._process.send_signal(signal.SIGSTOP)
+        jobs = [asyncio.ensure_future(sealer.seal([LINE])) for _ in range(DEPTH + 1)]
+        await asyncio.sleep(0)
+        made[0]._process.kill()
+        assert {(await job).body for job in jobs} == {frame([LINE])}
+    assert len(made) == 2
+
+
+async def test_a_job_that_two_workers_die_of_ends_the_run() -> None:
+    """It is not tried for ever; other jobs are done on a new worker."""
+    async with pool(Workers(1, 0)) as sealer:
+        with pytest.raises(SealerFailed):
+            await sealer.seal([b"die"])
+        assert (await sealer.seal([LINE])).body == frame([LINE])
+    assert [lane.jobs for lane in There.made] == [1, 1, 1]
+    assert all(lane.closed for lane in There.made)
+
+
+async def test_after_rekey_what_begins_is_sealed_with_the_new_key() -> None:
+    """Lanes of the old key end when they are next needed."""
+    key = generate().public()
+    async with pool(Workers(1, 0)) as sealer:
+        assert (await sealer.seal([LINE])).key_id is None
+        sealer.rekey(replace(SPEC, keyset=to_binary(key)))
+        assert (await sealer.seal([LINE])).key_id == key.primary.id
+    assert [lane.closed for lane in There.made] == [True, True]
+
+
+async def test_a_worker_takes_over_where_one_is_of_use() -> None:
+    """The pool begins in this process; once a worker is ready, nothing is sealed here any more."""
+    async with pool(Workers(0, 2), Counted(3, 4)) as sealer:
+        jobs = 0
+        for workers in (1, 2):
+            while sealer.workers < workers:
+                await sealer.seal([LINE])
+                jobs += 1
+        done_here = Here.made[0].jobs
+        await asyncio.gather(*(sealer.seal([LINE]) for _ in range(20)))
+    (here,) = Here.made
+    assert here.closed
+    assert 3 <= done_here <= here.jobs <= done_here + 1
+    assert here.jobs + sum(lane.jobs for lane in There.made) == jobs + 20
+    assert all(lane.closed for lane in There.made)
+
+
+async def test_jobs_go_on_while_a_worker_begins() -> None:
+    """What is waited for when one is made is the worker only."""
+    ready = threading.Event()
+
+    class Slow(There):
+        def __init__(self, spec: SealerSpec) -> None:
+            assert ready.wait(10)
+            super().__init__(spec)
+
+    async with Sealer(SPEC, Workers(0, 1), inline=Here, worker=Slow, pressure=Counted(1)) as sealer:
+        for _ in range(5):
+            await sealer.seal([LINE])
+        assert sealer.workers == 0
+        ready.set()
+    assert Here.made[0].jobs == 5
+    assert all(lane.closed for lane in There.made)
+
+
+async def test_a_worker_that_cannot_begin_is_done_without() -> None:
+    """The lane in this process works on, and no other is tried."""
+
+    def broken(_: SealerSpec) -> Worker:
+        raise OSError
+
+    async with Sealer(
+        SPEC, Workers(0, 2), inline=Here, worker=broken, pressure=Counted(1, 2, 3)
+    ) as sealer:
+        for _ in range(5):
+            await sealer.seal([LINE])
+        assert sealer.workers == 0
+    assert Here.made[0].jobs == 5
+
+
+def pressed(pressure: Pressure, *, cpu: float, lanes: float, workers: int) -> bool:
+    """What is said after a window in which so large a share of it was spent."""
+    clock = vars(pressure).setdefault("test_clock", [0.0, 0.0])
+    due = False
+    for _ in range(10):
+        clock[0] += WINDOW_S / 9
+        clock[1] += WINDOW_S / 9 * cpu
+        took_s = WINDOW_S / 9 * lanes
+        due |= pressure.job_done(clock[0], clock[1], took_s=took_s, workers=workers)
+    return due
+
+
+def test_the_first_worker_comes_when_this_process_has_no_time_left() -> None:
+    """Not while the run waits for the service, nor for what filling all places takes."""
+    pressure = Pressure(0, 0)
+    assert not pressed(pressure, cpu=0.5, lanes=0.4, workers=0)
+    assert not pressure.job_done(10.1, 5.1, took_s=0.1, workers=0)
+    assert pressed(Pressure(0, 0), cpu=1.0, lanes=0.6, workers=0)
+
+
+def test_further_workers_come_when_the_others_have_no_time_left() -> None:
+    """But none where this process could not keep it busy."""
+    assert pressed(Pressure(0, 0), cpu=0.5, lanes=DEPTH, workers=1)
+    assert not pressed(Pressure(0, 0), cpu=0.5, lanes=DEPTH, workers=2)
+    assert not pressed(Pressure(0, 0), cpu=1.0, lanes=DEPTH, workers=1)
+
+
+def test_the_number_of_workers_is_what_was_asked_for_or_left_to_be_found() -> None:
+    """Automatic: from none up to one less than there are CPUs."""
+    assert workers_for(0) == (0, 0)
+    assert workers_for(3) == (3, 0)
+    first, most = workers_for(None)
+    assert first == 0
+    assert most <= max(0, usable_cpus() - 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "20000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu.max": "nonsense"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_limit_counts(tmp_path: Path, files: dict[str, str], cpus: int | None) -> None:
+    """What the container may use, not what the machine has."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert usable_cpus(tmp_path) == (cpus or usable_cpus(tmp_path / "none"))
