@@ -87,7 +87,7 @@ class Settlement:
         self._on_ambiguous = on_ambiguous
         self._ties = Ties(checked)
         self._lines: list[bytes] | None = None
-        self._records = range(len(checked.positions))
+        self._records = checked.records
         self._base = Counts(blank=checked.blank)
         self._new: list[tuple[Refusal, bytes | None]] = []
         self._refused: dict[int, State] = {}
@@ -164,12 +164,12 @@ class Settlement:
     @property
     def pending(self) -> frozenset[int]:
         """The line indexes of the records that are not settled."""
-        return frozenset(self._checked.positions[r] for r in self._pending)
+        return self._checked.lines_of(self._pending)
 
     @property
     def on_wire(self) -> frozenset[int]:
         """The line indexes of the next piece's records."""
-        return frozenset(self._checked.positions[r] for r in self._work[0].records)
+        return self._checked.lines_of(self._work[0].records)
 
     def take_refusals(self) -> list[tuple[Refusal, bytes | None]]:
         """The lines refused since the last call, with their originals."""
