@@ -1,8 +1,8 @@
 """A service that costs next to nothing: it takes whole requests and gives one canned answer.
 
-It never looks into a body, so that what is measured is the client. How it behaves in bad weather is
-three numbers: the latency of an answer, a ``cap`` on requests at a time (more are answered 429), and
-a ``capacity`` that requests share (with more than that, each takes longer in proportion).
+It never looks into a body, so that what is measured is the client. Its weather is three numbers:
+the latency of an answer, a ``cap`` on requests at a time (more are answered 429), and a
+``capacity`` that requests share (with more than that, each takes longer in proportion).
 
 :func:`running` starts it in a process of its own, which ends with its standard input.
 """
