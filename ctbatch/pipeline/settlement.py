@@ -97,17 +97,16 @@ class Settlement:
         self.hopeless = False
         """The canary's probes were all refused: the service refuses us, not a record."""
         if recorded is None or recorded.pending is None:
-            self._pending = set(self._records)
+            first = self._records
             self._take_invalid(checked.refusals)
         else:
             self._base = recorded.counts
-            self._pending = {r for r in self._records if checked.positions[r] in recorded.pending}
+            first = tuple(r for r in self._records if checked.positions[r] in recorded.pending)
             # Valid when it was recorded, not any more: other options for the checker.
             self._take_invalid([r for r in checked.refusals if r.index in recorded.pending])
-        self._pending_at_start = len(self._pending)
-        self._work: deque[Piece] = deque()
-        if self._pending:
-            self._work.append(Piece(tuple(sorted(self._pending))))
+        self._pending = set(first)
+        self._pending_at_start = len(first)
+        self._work = deque([Piece(first)] if first else [])
         if recorded is not None:
             self._take_up(recorded)
 
