@@ -2,10 +2,11 @@
 
     python -m benchmarks.bench_weather
 
-Three kinds of weather, each with a bound of its own: a steady service; a cap of five requests at a
-time, since the account is shared (more are answered 429); and a service that does eight at a time,
-so that latency grows with load. Printed is the share of what the service could do, from the first
-request to the end of the process, nothing allowed, and the share of the requests that was refused.
+Four kinds of weather, each with a bound of its own: a steady service; a cap of five requests at a
+time, since the account is shared (more are answered 429); a service that does eight at a time, so
+that latency grows with load; and one in which three requests of ten fail (500). Printed is the
+share of what the service could do, from the first request to the end of the process, nothing
+allowed, and the share of the requests that was refused.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ WEATHERS = {
     "steady": (Weather(latency_ms=LATENCY_MS), 15),
     "cap of 5": (Weather(latency_ms=LATENCY_MS, cap=5), 5),
     "8 at a time": (Weather(latency_ms=LATENCY_MS, capacity=8), 8),
+    "3 in 10 fail": (Weather(latency_ms=LATENCY_MS, failing_percent=30), 15 * 0.7),
 }
-"""Each with how many requests the service does at a time."""
+"""Each with how many requests the service does at a time, as far as they come to something."""
 
 
 def figures(seconds: float = 8.0) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """A service that costs next to nothing: it takes whole requests and gives one canned answer.
 
-It never looks into a body, so that what is measured is the client. Its weather is three numbers:
-the latency of an answer, a ``cap`` on requests at a time (more are answered 429), and a
-``capacity`` that requests share (with more than that, each takes longer in proportion).
+It never looks into a body, so that what is measured is the client. Its weather is four numbers:
+the latency of an answer, a ``cap`` on requests at a time (more are answered 429), a ``capacity``
+that requests share (with more than that, each takes longer in proportion), and how many of them
+are ``failing`` (answered 500).
 
 :func:`running` starts it in a process of its own, which ends with its standard input.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import ssl
 import subprocess
 import sys
@@ -31,6 +33,7 @@ __all__ = ["Running", "Seen", "Weather", "running"]
 
 BUFFER_BYTES = 1 << 18
 REFUSAL = b'{"status":"fail","error":"Too many concurrent requests","code":429}'
+FAILURE = b'{"status":"fail","error":"Internal error","code":500}'
 REFUSE_AFTER_S = 0.005
 
 
@@ -41,6 +44,7 @@ class Weather:
     latency_ms: float = 200.0
     cap: int = 0
     capacity: int = 0
+    failing_percent: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +53,7 @@ class Seen:
 
     requests: int = 0
     refused: int = 0
+    failed: int = 0
     peak_in_flight: int = 0
     body_bytes: int = 0
     first_s: float = 0.0
@@ -63,6 +68,8 @@ class _Sink:
         self._weather = weather
         self._answer = _response(b"200 OK", b"application/octet-stream+hpke", reply)
         self._refusal = _response(b"429 Too Many Requests", b"application/json", REFUSAL)
+        self._failure = _response(b"500 Internal Server Error", b"application/json", FAILURE)
+        self._luck = random.Random(7)
         self._loop = asyncio.get_running_loop()
         self._in_flight = 0
         self.seen = Seen()
@@ -85,6 +92,9 @@ class _Sink:
             answer, after_s = self._refusal, REFUSE_AFTER_S
         elif weather.capacity and now > weather.capacity:
             after_s *= now / weather.capacity
+        if answer is self._answer and self._luck.random() * 100 < weather.failing_percent:
+            self.seen.failed += 1
+            answer = self._failure
         self._loop.call_later(after_s, self._send, transport, answer)
 
     def _send(self, transport: asyncio.Transport, answer: bytes) -> None:
@@ -153,13 +163,15 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=200.0)
     parser.add_argument("--cap", type=int, default=0)
     parser.add_argument("--capacity", type=int, default=0)
+    parser.add_argument("--failing-percent", type=float, default=0.0)
     parser.add_argument("--tls", type=Path, help="PEM file with key and certificate")
-    args = parser.parse_args()
+    args = vars(parser.parse_args())
+    tls: Path | None = args.pop("tls")
     context = None
-    if args.tls is not None:
+    if tls is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(args.tls)
-    weather = Weather(latency_ms=args.latency_ms, cap=args.cap, capacity=args.capacity)
+        context.load_cert_chain(tls)
+    weather = Weather(**args)
     reply = bytes.fromhex(sys.stdin.buffer.readline().decode())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         seen = runner.run(_serve(weather, reply, context))
