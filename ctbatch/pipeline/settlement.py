@@ -112,9 +112,10 @@ class Settlement:
 
     def _take_invalid(self, refusals: Sequence[Refusal]) -> None:
         """Invalid lines are settled from the start."""
+        lines = self._batch.lines() if refusals else []  # not kept: they double the batch
         for refusal in refusals:
             copied = refusal.place is None
-            self._new.append((refusal, self._line(refusal.index) if copied else None))
+            self._new.append((refusal, lines[refusal.index] if copied else None))
         self._base += Counts(invalid=len(refusals))
 
     def _take_up(self, recorded: Recorded) -> None:
