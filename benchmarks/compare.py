@@ -52,20 +52,23 @@ def measure(tree: Path, bench: str, arguments: Sequence[str]) -> dict[str, float
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="What follows -- goes to the benchmark."
+    )
     parser.add_argument("first")
     parser.add_argument("second")
     parser.add_argument("bench")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("arguments", nargs="*", help="of the benchmark, after --")
-    args = parser.parse_args()
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    args, arguments = parser.parse_args(given[:end]), given[end + 1 :]
     first: list[dict[str, float]] = []
     second: list[dict[str, float]] = []
     with checked_out(args.first) as one, checked_out(args.second) as two:
         for number in range(args.rounds):
             turns = [(first, one), (second, two)]
             for found, tree in turns if number % 2 == 0 else turns[::-1]:
-                found.append(measure(tree, args.bench, args.arguments))
+                found.append(measure(tree, args.bench, arguments))
     print(f"{'':<36} {args.first[:12]:>12} {args.second[:12]:>12}   ratio (least to greatest)")
     for name in first[0]:
         before, after = ([found[name] for found in side] for side in (first, second))
