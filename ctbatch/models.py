@@ -12,9 +12,10 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 __all__ = [
     "Batch",
@@ -140,6 +141,30 @@ class Checked:
     refusals: tuple[Refusal, ...]
     blank: int
     warnings: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def records(self) -> tuple[int, ...]:
+        """The numbers of all records."""
+        return _numbers(len(self.positions))
+
+    def lines_of(self, records: Collection[int]) -> frozenset[int]:
+        """The line indexes of distinct records."""
+        if len(records) < len(self.positions):
+            return frozenset(self.positions[record] for record in records)
+        whole = isinstance(self.positions, range)
+        return _line_indexes(len(self.positions)) if whole else frozenset(self.positions)
+
+
+# Nearly every batch is whole, and a run holds dozens: these are shared. Made anew for each they
+# cost 0.2 µs and 100 bytes a record.
+@lru_cache(maxsize=8)
+def _numbers(count: int) -> tuple[int, ...]:
+    return tuple(range(count))
+
+
+@lru_cache(maxsize=8)
+def _line_indexes(count: int) -> frozenset[int]:
+    return frozenset(_numbers(count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,7 +354,7 @@ class Delivery:
         counts, pending = settlement.counts, settlement.pending
         self._maybe &= pending
         if counts != self._counted or not pending:
-            await self._s.ledger.settle(
+            written = self._s.ledger.settle(
                 self._batch.span,
                 digest=self._sealed.digest,
                 counts=counts,
@@ -363,6 +363,9 @@ class Delivery:
                 maybe=self._maybe,
             )
             self._settled, self._admitted = True, bool(self._maybe)
+            if not self._maybe:  # now, since what is written later is never durable earlier
+                self._give_permit_back()
+            await written
             problem = self._s.tally.add(self._counted, counts)
             self._counted = counts
             if problem is not None:
@@ -375,6 +378,9 @@ class Delivery:
         if self._admitted:
             self._admitted = False
             await self._s.ledger.withdraw(self._batch.span)
+        self._give_permit_back()
+
+    def _give_permit_back(self) -> None:
         if self._permit:
             self._permit = False
             self._s.admissions.release()
@@ -386,9 +392,7 @@ class Delivery:
                 await self._withdraw()
         except LedgerFailed as error:
             self._s.stop.fail(error)
-        if self._permit:
-            self._permit = False
-            self._s.admissions.release()
+        self._give_permit_back()
         if self._announced:
             self._s.turns.release(self._seq, after_s=self._s.late_s if self._late else 0.0)
         self._s.turnstile.leave(self._seq)

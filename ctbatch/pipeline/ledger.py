@@ -70,7 +70,8 @@ class Ledger:
         self._db = connect(run_dir, create=create)
         self.accounts = Accounts(self._db)
         self._files_kept: object = None
-        self._queue: queue.SimpleQueue[_Op | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Op] | None] = queue.SimpleQueue()
+        self._gathered: list[_Op] = []
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         try:
@@ -95,6 +96,7 @@ class Ledger:
     async def __aexit__(self, *_: object) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
+            self._hand_over()
             self._queue.put(None)
             await see_through(asyncio.to_thread(thread.join))
 
@@ -123,7 +125,7 @@ class Ledger:
         row = (*_columns(span), digest, key_id, pack_indexes(pending), pack_indexes(on_wire))
         return self._submit(lambda: self._keep_span(ADMIT, row))
 
-    async def settle(
+    def settle(
         self,
         span: Span,
         *,
@@ -132,10 +134,10 @@ class Ledger:
         refusals: Sequence[tuple[Refusal, bytes | None]],
         pending: frozenset[int],
         maybe: frozenset[int],
-    ) -> None:
+    ) -> asyncio.Future[None]:
         """Record the states known so far: ``counts`` of the whole span, the newly refused lines
         with their originals (``None``: not copied), the lines that are not settled yet, and those
-        of them that may have arrived.
+        of them that may have arrived. As with :meth:`admit`, the write is under way on return.
         """
         state = "admitted" if pending else "done"
         numbers = (
@@ -150,7 +152,7 @@ class Ledger:
                 self._insert_refusal(span.source, span.first_line, file, at, rows)
             self._keep_span(SETTLE, row)
 
-        await self._submit(write)
+        return self._submit(write)
 
     async def withdraw(self, span: Span) -> None:
         """Note that nothing of an admitted span is on the wire after all."""
@@ -216,14 +218,26 @@ class Ledger:
     # -- the writer thread --------------------------------------------------------------------
 
     def _submit(self, write: _Write) -> asyncio.Future[None]:
-        """Have the writer do a write; the future is done when it is durable."""
+        """Have the writer do a write; the future is done when it is durable.
+
+        What is asked for within two turns of the loop goes to the writer together: who settles a
+        batch makes room for the admission of another, and one commit, one sync, is for both.
+        """
         done: asyncio.Future[None] = self._loop.create_future()
         done.add_done_callback(_seen)
         if self._thread is None:
             done.set_exception(LedgerFailed(str(self._path), "it is closed"))
         else:
-            self._queue.put((write, done))
+            if not self._gathered:
+                self._loop.call_soon(self._loop.call_soon, self._hand_over)
+            self._gathered.append((write, done))
         return done
+
+    def _hand_over(self) -> None:
+        """Give the writer what was gathered."""
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     def _run(self) -> None:
         """Take whatever is queued, write it in one transaction, tell the waiters; until
@@ -232,13 +246,13 @@ class Ledger:
         last = False
         while not last:
             ops: list[_Op] = []
-            op = self._queue.get()
-            while op is not None:
-                ops.append(op)
+            gathered = self._queue.get()
+            while gathered is not None:
+                ops += gathered
                 if self._queue.empty():
                     break
-                op = self._queue.get()
-            last = op is None
+                gathered = self._queue.get()
+            last = gathered is None
             if ops:
                 failure = self._commit([write for write, _ in ops])
                 waiters = [done for _, done in ops]

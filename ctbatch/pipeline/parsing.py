@@ -30,8 +30,7 @@ MAX_NUMBER_BYTES: Final = 512
 """The vendor's limit of a value; a number is one too."""
 
 _NUMBER_BYTES: Final = b"+-.0123456789Ee"
-# The look-behind makes it linear: a run is tried from its start only.
-_LONG_NUMBER: Final = re.compile(rb"(?<![-+.0-9Ee])[-+.0-9Ee]{%d}" % (MAX_NUMBER_BYTES + 1))
+_NUMBER_RUN: Final = re.compile(rb"[-+.0-9Ee]{0,%d}" % (MAX_NUMBER_BYTES + 1))
 _NOT_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
 
 
@@ -119,12 +118,24 @@ def _exact_float(text: str) -> str:
 
 
 def _may_hold_long_number(line: bytes) -> bool:
-    # A run of 513 bytes covers one of every 513 places, so nearly every line is let off by a glance
-    # at a few of its bytes.
-    glance = line[MAX_NUMBER_BYTES :: MAX_NUMBER_BYTES + 1]
+    # A run of 513 bytes covers one of every 513 places: a glance at these, and at what stands
+    # around those that could be of a number, is all. (To search a whole line of 100 kB took 13 ns
+    # a byte, six times as long as everything else that is checked of it.)
+    step = MAX_NUMBER_BYTES + 1
+    glance = line[MAX_NUMBER_BYTES::step]
     if len(glance.translate(None, _NUMBER_BYTES)) == len(glance):
         return False
-    return _LONG_NUMBER.search(line) is not None
+    return any(
+        byte in _NUMBER_BYTES and _run_around(line, MAX_NUMBER_BYTES + step * n) >= step
+        for n, byte in enumerate(glance)
+    )
+
+
+def _run_around(line: bytes, at: int) -> int:
+    """How many bytes that a number can have stand together around a place, as far as it matters."""
+    before = line[max(0, at - MAX_NUMBER_BYTES) : at][::-1]
+    runs = (_NUMBER_RUN.match(before), _NUMBER_RUN.match(line, at))
+    return sum(run.end() - run.start() for run in runs if run)
 
 
 def _diagnose(line: bytes, error: orjson.JSONDecodeError) -> Flaw:

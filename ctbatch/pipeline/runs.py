@@ -293,7 +293,8 @@ class _Execution:
             recorded=start.spans,
             verify=start.verify,
         )
-        places = Places(2 * settings.delivery.concurrency + 4, MAX_HELD_BYTES)
+        # Half as many as are on the wire may wait, or back off: each is 0.8 MB of 300-byte lines.
+        places = Places(settings.delivery.concurrency * 3 // 2 + 4, MAX_HELD_BYTES)
         make = Rehearsal if self._mode is Mode.DRY_RUN else Delivery
         drain_s = settings.delivery.drain_s
         async with reader:

@@ -87,7 +87,7 @@ class Settlement:
         self._on_ambiguous = on_ambiguous
         self._ties = Ties(checked)
         self._lines: list[bytes] | None = None
-        self._records = range(len(checked.positions))
+        self._records = checked.records
         self._base = Counts(blank=checked.blank)
         self._new: list[tuple[Refusal, bytes | None]] = []
         self._refused: dict[int, State] = {}
@@ -97,25 +97,25 @@ class Settlement:
         self.hopeless = False
         """The canary's probes were all refused: the service refuses us, not a record."""
         if recorded is None or recorded.pending is None:
-            self._pending = set(self._records)
+            first = self._records
             self._take_invalid(checked.refusals)
         else:
             self._base = recorded.counts
-            self._pending = {r for r in self._records if checked.positions[r] in recorded.pending}
+            first = tuple(r for r in self._records if checked.positions[r] in recorded.pending)
             # Valid when it was recorded, not any more: other options for the checker.
             self._take_invalid([r for r in checked.refusals if r.index in recorded.pending])
-        self._pending_at_start = len(self._pending)
-        self._work: deque[Piece] = deque()
-        if self._pending:
-            self._work.append(Piece(tuple(sorted(self._pending))))
+        self._pending = set(first)
+        self._pending_at_start = len(first)
+        self._work = deque([Piece(first)] if first else [])
         if recorded is not None:
             self._take_up(recorded)
 
     def _take_invalid(self, refusals: Sequence[Refusal]) -> None:
         """Invalid lines are settled from the start."""
+        lines = self._batch.lines() if refusals else []  # not kept: they double the batch
         for refusal in refusals:
             copied = refusal.place is None
-            self._new.append((refusal, self._line(refusal.index) if copied else None))
+            self._new.append((refusal, lines[refusal.index] if copied else None))
         self._base += Counts(invalid=len(refusals))
 
     def _take_up(self, recorded: Recorded) -> None:
@@ -164,12 +164,12 @@ class Settlement:
     @property
     def pending(self) -> frozenset[int]:
         """The line indexes of the records that are not settled."""
-        return frozenset(self._checked.positions[r] for r in self._pending)
+        return self._checked.lines_of(self._pending)
 
     @property
     def on_wire(self) -> frozenset[int]:
         """The line indexes of the next piece's records."""
-        return frozenset(self._checked.positions[r] for r in self._work[0].records)
+        return self._checked.lines_of(self._work[0].records)
 
     def take_refusals(self) -> list[tuple[Refusal, bytes | None]]:
         """The lines refused since the last call, with their originals."""

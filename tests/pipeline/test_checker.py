@@ -5,6 +5,7 @@ only.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 
 from ctbatch.models import Batch, Checked, Overlong, Refusal, Span, State
 from ctbatch.pipeline.checker import Rules, check, record_bytes
-from ctbatch.pipeline.parsing import Flaw, parse, parse_exactly
+from ctbatch.pipeline.parsing import (
+    MAX_NUMBER_BYTES,
+    Flaw,
+    _may_hold_long_number,
+    parse,
+    parse_exactly,
+)
 from tests.pipeline.lines import (
     ACCEPTED,
     NOT_RECORDS,
@@ -233,6 +240,19 @@ def test_long_lines_with_many_numbers_are_read_in_no_time() -> None:
     runs = b",".join([b"0." + b"1" * 509] * 1500)
     assert code_of(in_data(b"[" + runs + b"]")) is None
     assert code_of(in_data(b"[" + runs + b",0." + b"1" * 600 + b"]")) == "number_too_long"
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"1", b"-", b"e", b"x", b'"', b" "]), st.integers(0, 1100)),
+        max_size=12,
+    )
+)
+def test_a_long_number_is_found_wherever_it_stands(parts: list[tuple[bytes, int]]) -> None:
+    """The look at few places finds what a search of the whole line finds."""
+    line = b"".join(byte * count for byte, count in parts)
+    found = re.search(rb"[-+.0-9Ee]{%d}" % (MAX_NUMBER_BYTES + 1), line) is not None
+    assert _may_hold_long_number(line) is found
 
 
 def test_the_exact_parser_says_too_deep_where_the_stack_is_short() -> None:

@@ -277,10 +277,21 @@ async def test_an_unforeseen_error_fails_its_waiters_too(tmp_path: Path) -> None
             await ledger.put({"late": 1})
 
 
+async def test_what_is_asked_for_within_two_turns_is_one_commit(tmp_path: Path) -> None:
+    """The admission that a settlement makes room for shares its commit, and its fate."""
+    async with opened(tmp_path, create=True) as ledger:
+        first = ledger._submit(lambda: None)
+        await asyncio.sleep(0)
+        second = ledger._submit(close_and_fail)
+        results = await asyncio.gather(first, second, return_exceptions=True)
+    assert all(isinstance(result, LedgerFailed) for result in results)
+
+
 async def test_a_write_that_was_durable_is_not_called_failed(tmp_path: Path) -> None:
     """A waiter hears of its own commit, also when a later one has failed by then."""
     async with opened(tmp_path, create=True) as ledger:
         first = ledger._submit(lambda: None)
+        ledger._hand_over()
         while not ledger._queue.empty():  # the writer has taken it: what follows is another commit
             pass
         second = ledger._submit(close_and_fail)

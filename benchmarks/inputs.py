@@ -1,0 +1,66 @@
+"""The files that whole runs are measured on: invented profiles, made once and kept.
+
+They are kept in the system's directory for temporary files, a name for each set of parameters.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from benchmarks.load import profile
+
+__all__ = ["ROOT", "Profiles"]
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where the package and the benchmarks are."""
+
+VALUE_BYTES = 500
+"""Values that fill up a large profile: under the vendor's 512."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiles:
+    """A file of ``lines`` distinct profiles of about ``line_bytes``; every ``bad_every``-th line is
+    one that the checker refuses (0: none).
+    """
+
+    lines: int
+    line_bytes: int = 300
+    bad_every: int = 0
+
+    def path(self) -> Path:
+        """The file, made if it is not there yet."""
+        folder = Path(tempfile.gettempdir()) / "ctbatch-benchmarks"
+        folder.mkdir(exist_ok=True)
+        name = f"{self.lines}x{self.line_bytes}-{self.bad_every}.ndjson"
+        path = folder / name
+        if not path.exists():
+            half = path.with_suffix(f".{os.getpid()}")
+            with half.open("wb") as file:
+                file.writelines(self._lines())
+            half.rename(path)
+        return path
+
+    def _lines(self) -> Iterator[bytes]:
+        rng = random.Random(7)
+        for number in range(self.lines):
+            if self.bad_every and number % self.bad_every == self.bad_every - 1:
+                yield b'{"type":"profile","identity":"user-%09d"}\n' % number
+            else:
+                yield self._filled(profile(number, rng)) + b"\n"
+
+    def _filled(self, line: bytes) -> bytes:
+        """The profile with as many further fields as its size asks for."""
+        count = (self.line_bytes - len(line)) // (VALUE_BYTES + 15)
+        if count <= 0:
+            return line
+        record = orjson.loads(line)
+        record["profileData"] |= {f"Field {n:03d}": "x" * VALUE_BYTES for n in range(count)}
+        return orjson.dumps(record)
