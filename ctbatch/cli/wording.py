@@ -6,7 +6,23 @@ terminal, so that it cannot steer one.
 
 from __future__ import annotations
 
-__all__ = ["clean", "count", "duration", "lines", "percent", "size"]
+from collections.abc import Mapping
+
+__all__ = ["clean", "count", "duration", "lines", "percent", "shares", "size"]
+
+_KINDS_OF_TIME = {
+    "reading": "reading",
+    "waiting_for_sealer": "waiting to be sealed",
+    "sealing": "sealing",
+    "waiting_for_turn": "waiting for a turn",
+    "waiting_for_weather": "waiting for the weather",
+    "waiting_for_slot": "waiting for a slot",
+    "on_the_wire": "on the wire",
+    "opening": "opening replies",
+    "backing_off": "backing off",
+    "ledger": "ledger",
+}
+"""The fields of the time account, as people read them."""
 
 
 def count(number: float) -> str:
@@ -31,6 +47,17 @@ def percent(part: int, whole: int) -> str:
     if share > 99.99:
         return "> 99.99 %"
     return f"{share:.2f} %" if share < 1 or share > 99 else f"{share:.1f} %"
+
+
+def shares(spent_s: Mapping[str, float]) -> list[str]:
+    """Where the time of batches went: ``on the wire 61 %``, largest first, nothing under 1 %."""
+    total = sum(spent_s.values())
+    parts = sorted(((seconds, kind) for kind, seconds in spent_s.items()), reverse=True)
+    return [
+        f"{_KINDS_OF_TIME[kind]} {100 * seconds / total:.0f} %"
+        for seconds, kind in parts
+        if seconds > 0 and seconds >= total / 100
+    ]
 
 
 def size(number: int) -> str:
