@@ -1,0 +1,194 @@
+"""One trial: a real run at one setting, bounded by lines and by time, and measured.
+
+Invariants:
+
+1. Its run directory is private, in the directory for temporary files (``TMPDIR``), and goes when it
+   is over, however it ends short of a ``kill -9``: no copy of a refused line stays.
+2. Against an account every request is a dry run; nothing is stored.
+3. A run that fails for a reason of its own ends everything with that reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from ctbatch.errors import CtbatchError, Interrupted
+from ctbatch.notices import Live, Notice, Phase
+from ctbatch.pipeline import runs
+from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.stopping import Stop
+from ctbatch.settings import Settings
+from ctbatch.tuning.figures import Figures, Setting
+from ctbatch.tuning.steady import slope
+
+__all__ = ["Trials"]
+
+PERIOD_S = 0.01
+"""Between two samples: a twentieth of the shortest round trip that matters."""
+
+WHOLE = 3
+"""A trial lasts at most so many times the seconds that are measured: slots are opened one round
+trip after the other, and a service may never let all of them be."""
+
+ROUNDS = 3
+"""Answers for each slot from which a rate is certain."""
+
+
+class Trials:
+    """Runs one trial after the other with ``base``, changed as each setting asks."""
+
+    def __init__(self, base: Settings) -> None:
+        if not (base.emulator or base.server_dry_run):
+            raise ValueError("a trial stores nothing")
+        self._base = base
+        self._stop: Stop | None = None
+        self._interrupted: Interrupted | None = None
+
+    def request(self, signal_number: int) -> None:
+        """End the trial under way, and everything with it."""
+        self._interrupted = Interrupted(signal_number)
+        if self._stop is not None:
+            self._stop.request(signal_number)
+
+    async def measure(
+        self, setting: Setting, *, lines: int, seconds: float, until_throttled: bool = False
+    ) -> Figures:
+        """Upload at most ``lines`` of the input for so many seconds once all slots are open, and
+        for thrice that in all; ``until_throttled``: no further than the first 429.
+
+        Raises:
+            CtbatchError: the run could not begin or failed, or the user ended it.
+        """
+        stop = self._stop = Stop()
+        probe = _Probe(stop, setting, lines, seconds, until_throttled=until_throttled)
+        directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="ctbatch-trial-"))
+        cpu_s = _cpu_s()
+        try:
+            settings = _with(self._base, setting, lines, directory / "run")
+            report = await runs.run(settings, watcher=probe, stop=stop)
+        finally:
+            probe.close()
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        if (problem := self._interrupted or probe.failure) is not None:
+            raise problem
+        return _figures(setting, report, probe, _cpu_s() - cpu_s)
+
+
+class _Probe:
+    """Watches a trial from its own event loop, and asks it to end when it has seen enough."""
+
+    def __init__(
+        self, stop: Stop, setting: Setting, lines: int, seconds: float, *, until_throttled: bool
+    ) -> None:
+        self._stop = stop
+        self._setting = setting
+        self._lines = lines
+        self._seconds = seconds
+        self._until_throttled = until_throttled
+        self._live = Live()
+        self._asked = self._open = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.samples: list[tuple[float, float]] = []
+
+    def watch(self, live: Live) -> None:
+        """Begin."""
+        self._live = live
+        self._until_s = asyncio.get_running_loop().time() + WHOLE * self._seconds
+        self._tick()
+
+    def tell(self, notice: Notice) -> None:
+        """Notices of a trial are nobody's business; what ends it is in its stop."""
+
+    def close(self) -> None:
+        """End."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def throttled(self) -> int:
+        """429s so far."""
+        return self._live.throttled
+
+    @property
+    def failure(self) -> CtbatchError | None:
+        """Why the run ended, if not because it was asked to here."""
+        return None if self._asked else self._stop.reason
+
+    @property
+    def certain(self) -> bool:
+        """Whether enough was seen of all slots at work."""
+        if not self.samples:
+            return False
+        setting = self._setting
+        settled = self.samples[-1][1] - self.samples[0][1]
+        return settled >= ROUNDS * setting.concurrency * setting.batch_size
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._sample(now)
+        throttled = self._until_throttled and self._live.throttled
+        if not self._stop.draining and (throttled or now >= self._until_s):
+            self._asked = True
+            self._stop.request(signal.SIGINT)
+        if not self._stop.draining:
+            self._timer = loop.call_later(PERIOD_S, self._tick)
+
+    def _sample(self, now: float) -> None:
+        """Take note of the counter while all slots are open (or as many as the service takes) and
+        there is work for them.
+        """
+        live = self._live
+        if live.phase is not Phase.UPLOADING:
+            return
+        if not self._open and (live.limit >= self._setting.concurrency or live.throttled):
+            self._open = True
+            self._until_s = min(self._until_s, now + self._seconds)
+        read = live.lines_read >= self._lines or live.bytes_read == live.bytes_total
+        emptying = read and live.in_progress < self._setting.concurrency
+        if self._open and not emptying:
+            self.samples.append((now, live.settled))
+
+
+def _with(base: Settings, setting: Setting, lines: int, run_dir: Path) -> Settings:
+    return replace(
+        base,
+        batching=replace(base.batching, batch_size=setting.batch_size),
+        delivery=replace(base.delivery, concurrency=setting.concurrency, workers=setting.workers),
+        limit=lines,
+        run_dir=run_dir,
+    )
+
+
+def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> Figures:
+    settled = report.lines.total - report.lines.unsent
+    elapsed_s = report.elapsed_s
+    rate = slope(probe.samples) if probe.certain else None
+    latency, batches = report.latency_ms, report.batch_latency_ms
+    return Figures(
+        setting=setting,
+        lines_per_s=report.throughput.lines_per_s if rate is None else rate,
+        certain=probe.certain,
+        lines=settled,
+        requests=report.attempts.total,
+        throttled=probe.throttled,
+        elapsed_s=elapsed_s,
+        cpu=cpu_s / elapsed_s if elapsed_s else 0.0,
+        in_flight=report.throughput.mean_in_flight,
+        p50_ms=latency.p50,
+        p99_ms=latency.p99,
+        batch_p99_ms=batches.p99,
+        cause=None if report.bound_by is None else report.bound_by.cause,
+    )
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and of the sealing workers that ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
