@@ -47,7 +47,7 @@ def bench(
     seconds: Annotated[
         float,
         typer.Option(help="Seconds for each once all its slots are open; thrice that in all."),
-    ] = 1.5,
+    ] = 1.2,
     svg: Annotated[
         Path | None, typer.Option(help="Draw the curves into this file.", show_default=False)
     ] = None,

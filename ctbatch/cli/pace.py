@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 from ctbatch.cli.wording import count, duration, shares
 from ctbatch.notices import Live, Phase
-from ctbatch.pipeline.bottleneck import SHORT_S, Usage, bound_by
+from ctbatch.pipeline.bottleneck import SHORT_S, Mark, bound_by
 
 __all__ = ["PHASES", "Pace", "describe", "expected_lines", "share_done"]
 
@@ -28,39 +27,6 @@ PHASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """What was used up to a moment."""
-
-    now_s: float
-    spent_s: dict[str, float]
-    slots_s: tuple[float, float, float]
-    cpu_s: float
-    attempts: int
-    throttled: int
-
-    @classmethod
-    def of(cls, now_s: float, live: Live) -> _Mark:
-        used = dict(live.spent_s), live.slots_s, live.cpu_s
-        return cls(now_s, *used, live.attempts, live.throttled)
-
-    def since(self, before: _Mark, concurrency: int) -> Usage:
-        """What was used in between."""
-        elapsed_s = self.now_s - before.now_s
-        pairs = zip(self.slots_s, before.slots_s, strict=True)
-        counted_s, taken_s, open_s = (now - then for now, then in pairs)
-        return Usage(
-            elapsed_s=elapsed_s,
-            spent_s={kind: s - before.spent_s[kind] for kind, s in self.spent_s.items()},
-            slots_full=taken_s / open_s if open_s else 0.0,
-            mean_limit=open_s / counted_s if counted_s else 0.0,
-            concurrency=concurrency,
-            attempts=self.attempts - before.attempts,
-            throttled=self.throttled - before.throttled,
-            loop_cpu=(self.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
-        )
-
-
 class Pace:
     """Smoothed rates of settled lines and of bytes read, the time left, and where the time of the
     last seconds went.
@@ -71,11 +37,11 @@ class Pace:
         self._bytes_per_s = 0.0
         self._began: tuple[float, int, int] | None = None
         self._last: tuple[float, int, int] | None = None
-        self._marks: deque[_Mark] = deque()
+        self._marks: deque[Mark] = deque()
 
     def sample(self, now_s: float, live: Live) -> None:
         """Take note of where the run stands."""
-        self._marks.append(_Mark.of(now_s, live))
+        self._marks.append(Mark.of(now_s, live))
         while self._marks[0].now_s < now_s - TIME_CONSTANT_S and len(self._marks) > 2:
             self._marks.popleft()
         point = (now_s, live.settled, live.bytes_read)
@@ -96,7 +62,7 @@ class Pace:
         """Where the time of batches went in the last seconds, and what the run is bound by."""
         if len(self._marks) < 2:
             return []
-        usage = self._marks[-1].since(self._marks[0], live.concurrency)
+        usage = self._marks[-1].since(self._marks[0])
         bottleneck = bound_by(usage) if usage.elapsed_s >= SHORT_S else None
         if bottleneck is None:
             return []

@@ -107,21 +107,26 @@ async def _search(
 ) -> _Found:
     """Try what the search asks for, until it has its verdict or the limit is reached."""
     searching, tried = search(bounds), list[Figures]()
-    wanted = next(searching)
-    while True:
-        setting = Setting(wanted.concurrency, wanted.batch_size, workers)
-        lines = wanted.requests * wanted.batch_size
-        if limit is not None:
-            lines = max(1, min(lines, limit - sum(found.lines for found in tried)))
-        figures = await trials.measure(setting, lines=lines, seconds=TRY_S, until_throttled=True)
-        tried.append(figures)
-        rate = "429" if figures.throttled else f"{count(figures.lines_per_s)} lines/s"
-        progress(f"{setting.options}: {rate}", quiet=quiet)
-        seen = Seen(figures.lines_per_s, figures.requests, bool(figures.throttled), figures.certain)
-        try:
-            wanted = searching.send(seen)
-        except StopIteration as end:
-            return _Found(end.value, workers, tried)
+    try:
+        wanted = next(searching)
+        while True:
+            setting = Setting(wanted.concurrency, wanted.batch_size, workers)
+            lines = wanted.requests * wanted.batch_size
+            if limit is not None:
+                lines = min(lines, limit - sum(found.lines for found in tried))
+            figures = await trials.measure(
+                setting, lines=max(1, lines), seconds=TRY_S, until_throttled=True
+            )
+            tried.append(figures)
+            rate = "429" if figures.throttled else f"{count(figures.lines_per_s)} lines/s"
+            progress(f"{setting.options}: {rate}", quiet=quiet)
+            wanted = searching.send(_seen(figures))
+    except StopIteration as end:
+        return _Found(end.value, workers, tried)
+
+
+def _seen(figures: Figures) -> Seen:
+    return Seen(figures.lines_per_s, figures.requests, figures.throttled > 0, figures.certain)
 
 
 def _json(found: _Found, ground: Ground) -> bytes:

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["SHORT_S", "Bottleneck", "Cause", "Usage", "bound_by"]
+from ctbatch.notices import Live
+
+__all__ = ["SHORT_S", "Bottleneck", "Cause", "Mark", "Usage", "bound_by"]
 
 FULL = 0.85
 """Slots count as full from here on: filling and emptying them at both ends of a run takes a few
@@ -80,11 +82,48 @@ class Usage:
     loop_cpu: float = 0.0
 
 
-def bound_by(usage: Usage) -> Bottleneck | None:
-    """What a run was bound by; ``None`` if nothing happened."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a run had used up to a moment; the difference of two is a :class:`Usage`."""
+
+    now_s: float
+    spent_s: Mapping[str, float]
+    slots_s: tuple[float, float, float]
+    cpu_s: float
+    attempts: int
+    throttled: int
+    concurrency: int
+
+    @classmethod
+    def of(cls, now_s: float, live: Live) -> Mark:
+        """The moment now."""
+        used = dict(live.spent_s), live.slots_s, live.cpu_s
+        return cls(now_s, *used, live.attempts, live.throttled, live.concurrency)
+
+    def since(self, before: Mark) -> Usage:
+        """What was used in between."""
+        elapsed_s = self.now_s - before.now_s
+        pairs = zip(self.slots_s, before.slots_s, strict=True)
+        counted_s, taken_s, open_s = (now - then for now, then in pairs)
+        return Usage(
+            elapsed_s=elapsed_s,
+            spent_s={kind: s - before.spent_s[kind] for kind, s in self.spent_s.items()},
+            slots_full=taken_s / open_s if open_s else 0.0,
+            mean_limit=open_s / counted_s if counted_s else 0.0,
+            concurrency=self.concurrency,
+            attempts=self.attempts - before.attempts,
+            throttled=self.throttled - before.throttled,
+            loop_cpu=(self.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
+        )
+
+
+def bound_by(usage: Usage, short_s: float = SHORT_S) -> Bottleneck | None:
+    """What a run was bound by; ``None`` if nothing happened. ``short_s``: seconds below which a
+    run as a whole is too short to tell.
+    """
     if usage.elapsed_s <= 0 or not any(usage.spent_s.values()):
         return None
-    if usage.elapsed_s < SHORT_S:
+    if usage.elapsed_s < short_s:
         why = f"over in {usage.elapsed_s:.1f} s, too soon for anything else to matter"
         return Bottleneck(Cause.INPUT, f"bound by the size of the input: {why}")
     if usage.loop_cpu >= BUSY:

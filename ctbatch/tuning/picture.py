@@ -1,7 +1,8 @@
 """The curves of a bench as a picture: SVG, text in and text out. Pure.
 
 Two panels over the same axis of requests at a time: lines per second, and p99 of batches. One
-colour a curve; the recommended point has a ring. No script, no font, no link: it opens anywhere.
+colour a curve; the recommended point has a ring, an uncertain one is hollow. No script, no font, no
+link: it opens anywhere.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from ctbatch.tuning.figures import Figures, Setting
 
 __all__ = ["picture", "ticks"]
 
-_WIDTH, _HEIGHT = 860, 620
-_LEFT, _RIGHT = 84, 196
+_WIDTH, _HEIGHT = 900, 620
+_LEFT, _RIGHT = 84, 230
 _PANEL_HEIGHT, _TOP, _BETWEEN = 220, 64, 64
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too; their yellow is too pale on white.
@@ -140,6 +141,8 @@ def _legend(curves: Sequence[tuple[str, Sequence[Figures]]]) -> Iterator[str]:
     y = _TOP + 26 + 22 * len(curves)
     yield f'<circle cx="{x + 10}" cy="{y}" r="8" fill="none" stroke="#555" stroke-width="2"/>'
     yield _text(x + 28, y + 4, "the setting to use")
+    yield f'<circle cx="{x + 10}" cy="{y + 24}" r="3.5" fill="white" stroke="#555"/>'
+    yield _text(x + 28, y + 28, "too short to be certain")
 
 
 def _text(x: float, y: float, text: str, more: str = "") -> str:

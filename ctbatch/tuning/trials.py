@@ -21,6 +21,7 @@ from pathlib import Path
 from ctbatch.errors import CtbatchError, Interrupted
 from ctbatch.notices import Live, Notice, Phase
 from ctbatch.pipeline import runs
+from ctbatch.pipeline.bottleneck import Mark, Usage, bound_by
 from ctbatch.pipeline.report import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings
@@ -65,6 +66,7 @@ class Trials:
         Raises:
             CtbatchError: the run could not begin or failed, or the user ended it.
         """
+        self._go_on()
         stop = self._stop = Stop()
         probe = _Probe(stop, setting, lines, seconds, until_throttled=until_throttled)
         directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="ctbatch-trial-"))
@@ -75,9 +77,15 @@ class Trials:
         finally:
             probe.close()
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-        if (problem := self._interrupted or probe.failure) is not None:
-            raise problem
+        self._go_on()
+        if probe.failure is not None:
+            raise probe.failure
         return _figures(setting, report, probe, _cpu_s() - cpu_s)
+
+    def _go_on(self) -> None:
+        """Unless the user asked to end."""
+        if self._interrupted is not None:
+            raise self._interrupted
 
 
 class _Probe:
@@ -94,7 +102,10 @@ class _Probe:
         self._live = Live()
         self._asked = self._open = False
         self._timer: asyncio.TimerHandle | None = None
+        self._first: Mark | None = None
+        self._last: Mark | None = None
         self.samples: list[tuple[float, float]] = []
+        """Seconds and lines settled, while it was at its best."""
 
     def watch(self, live: Live) -> None:
         """Begin."""
@@ -129,6 +140,13 @@ class _Probe:
         settled = self.samples[-1][1] - self.samples[0][1]
         return settled >= ROUNDS * setting.concurrency * setting.batch_size
 
+    @property
+    def usage(self) -> Usage | None:
+        """What was used while it was at its best."""
+        if self._first is None or self._last is None:
+            return None
+        return self._last.since(self._first)
+
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -154,6 +172,8 @@ class _Probe:
         emptying = read and live.in_progress < self._setting.concurrency
         if self._open and not emptying:
             self.samples.append((now, live.settled))
+            self._last = Mark.of(now, live)
+            self._first = self._first or self._last
 
 
 def _with(base: Settings, setting: Setting, lines: int, run_dir: Path) -> Settings:
@@ -171,6 +191,7 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
     elapsed_s = report.elapsed_s
     rate = slope(probe.samples) if probe.certain else None
     latency, batches = report.latency_ms, report.batch_latency_ms
+    bottleneck = None if probe.usage is None else bound_by(probe.usage, short_s=0.0)
     return Figures(
         setting=setting,
         lines_per_s=report.throughput.lines_per_s if rate is None else rate,
@@ -184,7 +205,7 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
         p50_ms=latency.p50,
         p99_ms=latency.p99,
         batch_p99_ms=batches.p99,
-        cause=None if report.bound_by is None else report.bound_by.cause,
+        cause=None if bottleneck is None else bottleneck.cause,
     )
 
 
