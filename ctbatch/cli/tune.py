@@ -114,8 +114,11 @@ async def _search(
             lines = wanted.requests * wanted.batch_size
             if limit is not None:
                 lines = min(lines, limit - sum(found.lines for found in tried))
+            if lines < 1:
+                wanted = searching.send(Seen(0.0, 0, certain=False))
+                continue
             figures = await trials.measure(
-                setting, lines=max(1, lines), seconds=TRY_S, until_throttled=True
+                setting, lines=lines, seconds=TRY_S, until_throttled=True
             )
             tried.append(figures)
             rate = "429" if figures.throttled else f"{count(figures.lines_per_s)} lines/s"
