@@ -31,8 +31,9 @@ GAIN = 1.05
 PATIENCE = 2
 """Steps in a row without gain before a climb ends: one may be bad luck."""
 
-ROUNDS = 4
-"""Requests for each slot in a try, once all of them are open."""
+ROUNDS = 5
+"""Requests for each slot in a try, once all of them are open: the last round empties the slots, and
+three before it are what a rate is certain from."""
 
 MIN_REQUESTS = 6
 

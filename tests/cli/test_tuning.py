@@ -14,7 +14,7 @@ from tests.cli.service import served
 from tests.e2e.people import profiles
 
 SMALL = ("--concurrency", "1,3", "--batch-size", "10", "--workers", "0", "--lines", "200")
-FAST = ("--latency", "0.01")
+FAST = ("--latency", "0.05")
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -124,6 +124,17 @@ def test_tune_says_when_it_could_not_measure(command: Command) -> None:
     assert "nothing to recommend" in out
     _, out, _ = command("tune", "users.ndjson", "--requests", "2", "--json", "--quiet")
     assert json.loads(out)["use"] is None
+
+
+def test_a_limit_that_is_used_up_ends_the_search(command: Command) -> None:
+    """Not one line more is sent than allowed."""
+    _, out, _ = command(
+        *("tune", "users.ndjson", *FAST, "--max-batch-size", "10", "--limit", "60"),
+        *("--workers", "0", "--json"),
+    )
+    told = json.loads(out)
+    assert told["ended"] == "input"
+    assert [trial["lines"] for trial in told["trials"]] == [60]
 
 
 @pytest.mark.parametrize(
