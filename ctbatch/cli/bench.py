@@ -19,13 +19,16 @@ from ctbatch.cli.wording import count, duration
 from ctbatch.errors import SettingsError
 from ctbatch.pipeline.sealer import workers_for
 from ctbatch.settings import Batching, Delivery
-from ctbatch.tuning.advice import choose, knee
+from ctbatch.tuning.advice import choose, knee, slowest
 from ctbatch.tuning.bench import Grid, sweep
 from ctbatch.tuning.figures import Figures
 from ctbatch.tuning.picture import picture
 from ctbatch.tuning.trials import Trials
 
 __all__ = ["bench"]
+
+TOO_SLOW = 1.5
+"""Answers that take so many times what the emulator was asked to take wait for a processor."""
 
 
 @spread
@@ -46,7 +49,9 @@ def bench(
     lines: Annotated[int, typer.Option(help="Lines of the input for each at most.")] = 200_000,
     seconds: Annotated[
         float,
-        typer.Option(help="Seconds for each once all its slots are open; thrice that in all."),
+        typer.Option(
+            help="Seconds for each, once all its slots are open; more where calls are slow."
+        ),
     ] = 1.2,
     svg: Annotated[
         Path | None, typer.Option(help="Draw the curves into this file.", show_default=False)
@@ -97,7 +102,7 @@ def bench(
     if as_json:
         streams.out_bytes(_json(figures, ground))
     else:
-        streams.out("\n".join(_told(figures)))
+        streams.out("\n".join(_told(figures, ground.expected_ms)))
 
 
 def _grid(concurrency: str, batch_size: str, workers: str) -> Grid:
@@ -150,7 +155,7 @@ def _json(figures: Sequence[Figures], ground: Ground) -> bytes:
 _ROW = "{:>11}  {:>6}  {:>7}  {:>9}  {:>8}  {:>8}  {:>9}  {:>5}  {:>5}  {:>9}  {}"
 
 
-def _told(figures: Sequence[Figures]) -> Iterator[str]:
+def _told(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str]:
     yield _ROW.format(
         *("concurrency", "batch", "workers", "lines/s", "p50", "p99", "batch p99"),
         *("429", "CPU", "in flight", "bound by"),
@@ -164,6 +169,12 @@ def _told(figures: Sequence[Figures]) -> Iterator[str]:
     )
     if not all(found.certain for found in figures):
         yield "~ ended before three rounds of all slots were seen: try a longer file or more time."
+    if expected_ms and (slow_ms := slowest(figures)) > TOO_SLOW * expected_ms:
+        yield (
+            f"This machine was too busy: the emulator takes {_ms(expected_ms)} for a call, and half"
+            f" of the answers came after {_ms(slow_ms)}. What is bound by the service is bound by"
+            " that."
+        )
     best = choose(figures)
     if best is None:
         yield "Nothing was settled, so there is nothing to recommend."

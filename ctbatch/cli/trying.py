@@ -80,6 +80,14 @@ class Ground:
         """Where trials take place, for JSON."""
         return "live" if self.live else "emulator"
 
+    @property
+    def expected_ms(self) -> float | None:
+        """What an answer takes at most, as far as the emulator is concerned, in milliseconds."""
+        if self.live or self.load_latency:
+            return None
+        latency_s = LATENCY_S if self.latency is None else self.latency
+        return 1000 * (latency_s + (self.jitter or 0.0))
+
     def config(self) -> Config | None:
         """What the emulator is asked to be; ``None`` with ``--live``. Raises
         :class:`SettingsError`.

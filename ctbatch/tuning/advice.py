@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctbatch.tuning.figures import Figures
 
-__all__ = ["AS_GOOD", "Knee", "choose", "knee"]
+__all__ = ["AS_GOOD", "Knee", "choose", "knee", "slowest"]
 
 AS_GOOD = 0.95
 """Settings this close to the best are as good: trials of some seconds differ by a few percent."""
@@ -18,10 +18,12 @@ MAX_THROTTLED = 0.05
 
 def choose(figures: Sequence[Figures]) -> Figures | None:
     """The most modest setting that is as good as the best: the fewest requests at a time, then the
-    fewest processes, then the largest batches, which cost the fewest requests.
+    fewest processes, then the largest batches, which cost the fewest requests. What is not certain
+    counts only where nothing is.
     """
-    calm = [found for found in figures if found.throttled_share <= MAX_THROTTLED]
-    usable = [found for found in calm or figures if found.lines]
+    certain = [found for found in figures if found.certain] or figures
+    calm = [found for found in certain if found.throttled_share <= MAX_THROTTLED] or certain
+    usable = [found for found in calm if found.lines]
     if not usable:
         return None
     enough = AS_GOOD * max(found.lines_per_s for found in usable)
@@ -67,3 +69,8 @@ def knee(figures: Sequence[Figures], of: Figures) -> Knee:
     enough = AS_GOOD * max(found.lines_per_s for found in curve)
     at = min(found.setting.concurrency for found in curve if found.lines_per_s >= enough)
     return Knee(at if at < tried else None, tried)
+
+
+def slowest(figures: Sequence[Figures]) -> float:
+    """The longest time, in milliseconds, in which half of the answers came."""
+    return max((found.p50_ms or 0.0 for found in figures), default=0.0)

@@ -33,9 +33,9 @@ __all__ = ["Trials"]
 PERIOD_S = 0.01
 """Between two samples: a twentieth of the shortest round trip that matters."""
 
-WHOLE = 3
-"""A trial lasts at most so many times the seconds that are measured: slots are opened one round
-trip after the other, and a service may never let all of them be."""
+WHOLE = 5
+"""A trial lasts at most so many times the seconds that are to be measured: slots are opened one
+round trip after the other, which takes long where calls do."""
 
 ROUNDS = 3
 """Answers for each slot from which a rate is certain."""
@@ -60,8 +60,9 @@ class Trials:
     async def measure(
         self, setting: Setting, *, lines: int, seconds: float, until_throttled: bool = False
     ) -> Figures:
-        """Upload at most ``lines`` of the input for so many seconds once all slots are open, and
-        for thrice that in all; ``until_throttled``: no further than the first 429.
+        """Upload at most ``lines`` of the input, for so many seconds once all slots are open (and
+        until a rate is certain, but no longer than ``WHOLE`` times as long in all);
+        ``until_throttled``: no further than the first 429.
 
         Raises:
             CtbatchError: the run could not begin or failed, or the user ended it.
@@ -110,7 +111,7 @@ class _Probe:
     def watch(self, live: Live) -> None:
         """Begin."""
         self._live = live
-        self._until_s = asyncio.get_running_loop().time() + WHOLE * self._seconds
+        self._enough_s = self._until_s = asyncio.get_running_loop().time() + WHOLE * self._seconds
         self._tick()
 
     def tell(self, notice: Notice) -> None:
@@ -151,12 +152,16 @@ class _Probe:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._sample(now)
-        throttled = self._until_throttled and self._live.throttled
-        if not self._stop.draining and (throttled or now >= self._until_s):
+        if not self._stop.draining and self._seen_enough(now):
             self._asked = True
             self._stop.request(signal.SIGINT)
         if not self._stop.draining:
             self._timer = loop.call_later(PERIOD_S, self._tick)
+
+    def _seen_enough(self, now: float) -> bool:
+        if self._until_throttled and self._live.throttled:
+            return True
+        return now >= self._until_s or (now >= self._enough_s and self.certain)
 
     def _sample(self, now: float) -> None:
         """Take note of the counter while all slots are open (or as many as the service takes) and
@@ -167,7 +172,7 @@ class _Probe:
             return
         if not self._open and (live.limit >= self._setting.concurrency or live.throttled):
             self._open = True
-            self._until_s = min(self._until_s, now + self._seconds)
+            self._enough_s = now + self._seconds
         read = live.lines_read >= self._lines or live.bytes_read == live.bytes_total
         emptying = read and live.in_progress < self._setting.concurrency
         if self._open and not emptying:

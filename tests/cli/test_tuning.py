@@ -72,6 +72,15 @@ def test_what_is_too_short_to_measure_is_marked(command: Command) -> None:
     assert "~ ended before three rounds" in out
 
 
+def test_a_machine_that_is_too_busy_is_told(command: Command) -> None:
+    """Where answers wait for a processor, the figures are not the service's."""
+    small = ("--concurrency", "2", "--batch-size", "100", "--workers", "0", "--quiet")
+    _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0.00001")
+    assert "This machine was too busy: the emulator takes 0.01 ms for a call" in out
+    _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0", "--load-latency", "0.1")
+    assert "too busy" not in out
+
+
 def test_with_live_nothing_is_stored(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account is asked with dryRun, and for no more lines than ``--limit``."""
     with served(latency_s=0.005) as service:

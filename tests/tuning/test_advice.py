@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctbatch.tuning.advice import choose, knee
+from ctbatch.tuning.advice import choose, knee, slowest
 from ctbatch.tuning.figures import Setting
 from tests.tuning.figured import figures
 
@@ -44,6 +44,19 @@ def test_what_is_throttled_is_not_recommended() -> None:
     tried = [figures(4, 10_000), figures(15, 20_000, throttled=30)]
     assert choose(tried) is tried[0]
     assert choose(tried[1:]) is tried[1]
+
+
+def test_what_is_not_certain_is_not_recommended() -> None:
+    """Unless there is nothing better."""
+    tried = [figures(4, 10_000), figures(15, 20_000, certain=False)]
+    assert choose(tried) is tried[0]
+    assert choose(tried[1:]) is tried[1]
+
+
+def test_the_slowest_answers_are_found() -> None:
+    """They show whether the machine kept up with the emulator."""
+    assert slowest([figures(1, 10), figures(2, 10)]) == 200.0
+    assert slowest([]) == 0.0
 
 
 def test_of_nothing_nothing_is_chosen() -> None:
