@@ -74,7 +74,7 @@ def size(number: int) -> str:
 
 def duration(seconds: float) -> str:
     """``420 ms``, ``4.2 s``, ``12 s``, ``9 min 12 s``, ``3 h 05 min``."""
-    if seconds < 1:
+    if seconds < 0.9995:  # which three digits would round up to 1e+03 ms
         return f"{1000 * seconds:.3g} ms"
     if seconds < 10:
         return f"{seconds:.2g} s"

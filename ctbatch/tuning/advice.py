@@ -64,6 +64,7 @@ def knee(figures: Sequence[Figures], of: Figures) -> Knee:
         for found in figures
         if found.setting.batch_size == of.setting.batch_size
         and found.setting.workers == of.setting.workers
+        and found.certain >= of.certain
     ]
     tried = max(found.setting.concurrency for found in curve)
     enough = AS_GOOD * max(found.lines_per_s for found in curve)

@@ -35,7 +35,8 @@ class Figures:
     ``p99_ms`` of attempts, ``batch_p99_ms`` of batches from admission to settlement. We send the
     next request when a slot comes free, so only the latter shows what a stall costs
     (:mod:`ctbatch.pipeline.measurements`). ``cpu``: the share of one core that all our processes
-    took, ``in_flight``: requests on the wire on average.
+    took; ``in_flight``: slots in use on average, and ``cause``: what it was bound by, both over the
+    same time as the rate.
     """
 
     setting: Setting

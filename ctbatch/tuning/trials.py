@@ -196,7 +196,10 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
     elapsed_s = report.elapsed_s
     rate = slope(probe.samples) if probe.certain else None
     latency, batches = report.latency_ms, report.batch_latency_ms
-    bottleneck = None if probe.usage is None else bound_by(probe.usage, short_s=0.0)
+    in_flight, bottleneck = report.throughput.mean_in_flight, None
+    if (usage := probe.usage) is not None:
+        bottleneck = bound_by(usage, short_s=0.0)
+        in_flight = usage.slots_full * usage.mean_limit or in_flight
     return Figures(
         setting=setting,
         lines_per_s=report.throughput.lines_per_s if rate is None else rate,
@@ -206,7 +209,7 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
         throttled=probe.throttled,
         elapsed_s=elapsed_s,
         cpu=cpu_s / elapsed_s if elapsed_s else 0.0,
-        in_flight=report.throughput.mean_in_flight,
+        in_flight=in_flight,
         p50_ms=latency.p50,
         p99_ms=latency.p99,
         batch_p99_ms=batches.p99,

@@ -218,6 +218,7 @@ def test_what_came_from_outside_cannot_steer_the_terminal() -> None:
         (size(999_900), "1 MB"),
         (size(2_000_000_000_000), "2 TB"),
         (duration(0.4213), "421 ms"),
+        (duration(0.9998), "1 s"),
         (duration(4.21), "4.2 s"),
         (duration(42.4), "42 s"),
         (duration(59.6), "1 min 00 s"),
