@@ -1,7 +1,8 @@
 """What a run tells its watchers while it goes on: a live tally to sample, and notices to show.
 
-The flow is the only writer of a :class:`Live`; a watcher reads it whenever it likes (integers and
-short strings only, so that reading from another thread is safe). Neither holds personal data.
+The flow is the only writer of a :class:`Live`; a watcher reads it whenever it likes (numbers and
+short strings only, replaced as a whole, so that reading from another thread is safe). Neither holds
+personal data.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Live:
     """The run as it stands now.
 
     ``bytes_total`` is the size of all inputs as stored, where every one is a file, else ``None``;
-    ``bytes_read`` counts in the same terms, so their ratio is the share done.
+    ``bytes_read`` counts in the same terms, so their ratio is the share done. ``throttled`` counts
+    429s. ``spent_s`` is where the time of batches went so far, by kind (its keys never change);
+    ``slots_s`` the seconds slots are counted for, and the sums of those made use of and of those
+    open; ``cpu_s`` what the event loop's thread used of its core.
     """
 
     phase: Phase = Phase.CANARY
@@ -64,6 +68,11 @@ class Live:
     limit: int = 0
     attempts: int = 0
     retries: int = 0
+    throttled: int = 0
+    concurrency: int = 0
+    spent_s: Mapping[str, float] = field(default_factory=dict)
+    slots_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    cpu_s: float = 0.0
 
     @property
     def settled(self) -> int:

@@ -172,6 +172,7 @@ class Slots:
         self._began: float | None = None
         self._counted_to = 0.0
         self._slot_seconds = 0.0
+        self._taken_s = self._open_s = 0.0
         self.in_flight = 0
         """Slots given out now."""
         self.peak_in_flight = 0
@@ -195,6 +196,18 @@ class Slots:
         self._count()
         elapsed_s = self._counted_to - self._began
         return self._slot_seconds / elapsed_s if elapsed_s > 0 else float(self.in_flight)
+
+    @property
+    def usage(self) -> tuple[float, float, float]:
+        """Seconds since the first slot was given out, and over them the sums of slots made use of
+        and of slots open: the second by the third is how full they were.
+
+        While the limit shrinks below what is in flight, slots beyond it count in neither.
+        """
+        if self._began is None:
+            return 0.0, 0.0, 0.0
+        self._count()
+        return self._counted_to - self._began, self._taken_s, self._open_s
 
     def take(self) -> Slot:
         """A slot, to be entered with ``async with``, which waits for its turn."""
@@ -229,6 +242,7 @@ class Slots:
         self._wake()
 
     def _answered(self, ticket: int, *, throttled: bool) -> None:
+        self._count()  # at the limit that held until now
         if throttled:
             self._controller.throttled(self._clock(), ticket)
         else:
@@ -249,7 +263,10 @@ class Slots:
         if self._began is None:
             self._began = now
         else:
-            self._slot_seconds += self.in_flight * (now - self._counted_to)
+            passed_s = now - self._counted_to
+            self._slot_seconds += self.in_flight * passed_s
+            self._taken_s += min(self.in_flight, self.limit) * passed_s
+            self._open_s += self.limit * passed_s
         self._counted_to = now
 
     def __repr__(self) -> str:

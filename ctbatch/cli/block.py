@@ -1,5 +1,5 @@
-"""The live block on a terminal: a line of what is done, a bar with the facts; messages scroll above
-it.
+"""The live block on a terminal: a line of what is done, a bar with the facts, and what the run was
+bound by in the last seconds and where their time went; messages scroll above it.
 
 The only importer of rich's live display, so that nothing else waits for it to load.
 """
@@ -67,7 +67,10 @@ def _drawn(live: Live, pace: Pace) -> Group:
     bar = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=40)
     below = Table.grid(padding=(0, 1))
     below.add_row(bar, Text(" · ".join(facts)))
-    return Group(Text(f"{phase}: {done}", style="bold"), below)
+    bound, *times = pace.account(live) or [""]
+    rows = (bound, ", ".join(times))
+    account = [Text(row, style="dim", overflow="ellipsis", no_wrap=True) for row in rows if row]
+    return Group(Text(f"{phase}: {done}", style="bold"), below, *account)
 
 
 def _style(level: int | None) -> str:

@@ -6,8 +6,10 @@ when the bundled emulator takes the service's place.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ctbatch import __version__
 from ctbatch.cli import loop, streams
@@ -24,7 +26,10 @@ from ctbatch.pipeline.report import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Endpoint, KeyFiles
 
-__all__ = ["Begin", "execute", "header", "render"]
+if TYPE_CHECKING:
+    from ctbatch.emulator.state import Config
+
+__all__ = ["Begin", "execute", "header", "reached", "render"]
 
 Begin = Callable[[Target, Watcher, Stop], Awaitable[Report]]
 """Begins or resumes a run and sees it through."""
@@ -78,20 +83,28 @@ def header(target: Target) -> str:
     return f"ctbatch {__version__}: {', '.join(facts)}"
 
 
+@asynccontextmanager
+async def reached(target: Target, config: Config | None = None) -> AsyncIterator[Target]:
+    """The target, completed by the bundled emulator (as ``config`` says) where that takes the
+    service's place.
+    """
+    if target.mode is not Mode.EMULATOR:
+        yield target
+        return
+    from ctbatch.emulator.server import EmulatorProcess  # noqa: PLC0415  # only if asked for
+
+    async with EmulatorProcess(config) as emulator:
+        yield replace(
+            target,
+            account=Account(id=emulator.account_id, passcode=emulator.passcode),
+            endpoint=Endpoint(base_url=emulator.base_url),
+            keys=KeyFiles(server=emulator.server_key, client=emulator.client_key),
+        )
+
+
 async def _run(begin: Begin, target: Target, display: Display) -> Report:
     stop = Stop()
     with loop.signals_to(stop.request), loop.hangup_to(stop.read_keys, stop.request):
-        if target.mode is not Mode.EMULATOR:
-            display.say(header(target))
-            return await begin(target, display, stop)
-        from ctbatch.emulator.server import EmulatorProcess  # noqa: PLC0415  # only if asked for
-
-        async with EmulatorProcess() as emulator:
-            target = replace(
-                target,
-                account=Account(id=emulator.account_id, passcode=emulator.passcode),
-                endpoint=Endpoint(base_url=emulator.base_url),
-                keys=KeyFiles(server=emulator.server_key, client=emulator.client_key),
-            )
-            display.say(header(target))
-            return await begin(target, display, stop)
+        async with reached(target) as complete:
+            display.say(header(complete))
+            return await begin(complete, display, stop)

@@ -77,7 +77,8 @@ class Lines:
     def show(self, live: Live) -> None:
         """Write one line."""
         self._pace.sample(self._clock(), live)
-        print(f"ctbatch: {', '.join(describe(live, self._pace))}", file=self._stream, flush=True)
+        facts = describe(live, self._pace) + self._pace.account(live)[:1]
+        print(f"ctbatch: {', '.join(facts)}", file=self._stream, flush=True)
 
     def say(self, message: Message) -> None:
         """Write the message."""

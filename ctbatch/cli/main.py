@@ -80,6 +80,8 @@ _COMMANDS = {
     "keys": _Command("ctbatch.cli.keys", group=True),
     "check": _Command("ctbatch.cli.check"),
     "emulator": _Command("ctbatch.cli.emulator"),
+    "bench": _Command("ctbatch.cli.bench"),
+    "tune": _Command("ctbatch.cli.tune"),
 }
 
 

@@ -7,9 +7,11 @@ whether it is sampled eight times a second or every five seconds.
 from __future__ import annotations
 
 import math
+from collections import deque
 
-from ctbatch.cli.wording import count, duration
+from ctbatch.cli.wording import count, duration, shares
 from ctbatch.notices import Live, Phase
+from ctbatch.pipeline.bottleneck import SHORT_S, Mark, bound_by
 
 __all__ = ["PHASES", "Pace", "describe", "expected_lines", "share_done"]
 
@@ -26,16 +28,22 @@ PHASES = {
 
 
 class Pace:
-    """Smoothed rates of settled lines and of bytes read, and the time left."""
+    """Smoothed rates of settled lines and of bytes read, the time left, and where the time of the
+    last seconds went.
+    """
 
     def __init__(self) -> None:
         self.lines_per_s = 0.0
         self._bytes_per_s = 0.0
         self._began: tuple[float, int, int] | None = None
         self._last: tuple[float, int, int] | None = None
+        self._marks: deque[Mark] = deque()
 
     def sample(self, now_s: float, live: Live) -> None:
         """Take note of where the run stands."""
+        self._marks.append(Mark.of(now_s, live))
+        while self._marks[0].now_s < now_s - TIME_CONSTANT_S and len(self._marks) > 2:
+            self._marks.popleft()
         point = (now_s, live.settled, live.bytes_read)
         last, self._last = self._last, point
         if last is None:
@@ -49,6 +57,16 @@ class Pace:
         weight = max(1 - math.exp(-step_s / TIME_CONSTANT_S), step_s / (now_s - self._began[0]))
         self.lines_per_s += weight * ((point[1] - last[1]) / step_s - self.lines_per_s)
         self._bytes_per_s += weight * ((point[2] - last[2]) / step_s - self._bytes_per_s)
+
+    def account(self, live: Live) -> list[str]:
+        """Where the time of batches went in the last seconds, and what the run is bound by."""
+        if len(self._marks) < 2:
+            return []
+        usage = self._marks[-1].since(self._marks[0])
+        bottleneck = bound_by(usage) if usage.elapsed_s >= SHORT_S else None
+        if bottleneck is None:
+            return []
+        return [bottleneck.text, *shares(usage.spent_s)]
 
     def left_s(self, live: Live) -> float | None:
         """Seconds to the end: what is to be read, then what is read and not settled; ``None``

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from ctbatch.cli.wording import clean, count, duration, lines, percent, size
+from ctbatch.cli.wording import clean, count, duration, lines, percent, shares, size
 from ctbatch.models import Mode
 from ctbatch.pipeline.report import Reason, Report, RunState
 
@@ -26,6 +27,7 @@ MODES = {
 
 _TOP_REASONS = 3
 _PLACES = 3
+_TOP_TIMES = 5
 
 _FILES = (
     ("report.json", "this report"),
@@ -157,6 +159,17 @@ def _took(report: Report) -> Iterator[str]:
             f"{count(attempts.total)}{retries}; half were answered within "
             f"{duration(latency.p50 / 1000)}, 99 % within {duration(latency.p99 / 1000)}",
         )
+    batches = report.batch_latency_ms
+    if batches.p50 is not None and batches.p99 is not None:
+        yield _row(
+            "Batches",
+            f"half were settled {duration(batches.p50 / 1000)} after their admission, "
+            f"99 % within {duration(batches.p99 / 1000)}",
+        )
+    if where := shares(asdict(report.time_s)):
+        yield _row("Time", ", ".join(where[:_TOP_TIMES]))
+    if report.bound_by is not None:
+        yield _row("Bound", report.bound_by.text.removeprefix("bound "))
     if attempts.late_possible:
         yield _row(
             "Late",

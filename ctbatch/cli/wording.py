@@ -6,7 +6,23 @@ terminal, so that it cannot steer one.
 
 from __future__ import annotations
 
-__all__ = ["clean", "count", "duration", "lines", "percent", "size"]
+from collections.abc import Mapping
+
+__all__ = ["clean", "count", "duration", "lines", "percent", "shares", "size"]
+
+_KINDS_OF_TIME = {
+    "reading": "reading",
+    "waiting_for_sealer": "waiting to be sealed",
+    "sealing": "sealing",
+    "waiting_for_turn": "waiting for a turn",
+    "waiting_for_weather": "waiting for the weather",
+    "waiting_for_slot": "waiting for a slot",
+    "on_the_wire": "on the wire",
+    "opening": "opening replies",
+    "backing_off": "backing off",
+    "ledger": "ledger",
+}
+"""The fields of the time account, as people read them."""
 
 
 def count(number: float) -> str:
@@ -33,6 +49,17 @@ def percent(part: int, whole: int) -> str:
     return f"{share:.2f} %" if share < 1 or share > 99 else f"{share:.1f} %"
 
 
+def shares(spent_s: Mapping[str, float]) -> list[str]:
+    """Where the time of batches went: ``on the wire 61 %``, largest first, nothing under 1 %."""
+    total = sum(spent_s.values())
+    parts = sorted(((seconds, kind) for kind, seconds in spent_s.items()), reverse=True)
+    return [
+        f"{_KINDS_OF_TIME[kind]} {100 * seconds / total:.0f} %"
+        for seconds, kind in parts
+        if seconds > 0 and seconds >= total / 100
+    ]
+
+
 def size(number: int) -> str:
     """Bytes in powers of ten, as disks and networks count."""
     if number < 1000:
@@ -47,7 +74,7 @@ def size(number: int) -> str:
 
 def duration(seconds: float) -> str:
     """``420 ms``, ``4.2 s``, ``12 s``, ``9 min 12 s``, ``3 h 05 min``."""
-    if seconds < 1:
+    if seconds < 0.9995:  # which three digits would round up to 1e+03 ms
         return f"{1000 * seconds:.3g} ms"
     if seconds < 10:
         return f"{seconds:.2g} s"

@@ -21,6 +21,7 @@ from ctbatch.errors import (
 )
 from ctbatch.models import Counts, Mode
 from ctbatch.pipeline.accounts import Accounts, SourceRow
+from ctbatch.pipeline.bottleneck import Bottleneck, Usage, bound_by
 from ctbatch.pipeline.durable import sync_directory
 from ctbatch.pipeline.report import (
     Batches,
@@ -90,8 +91,10 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
             (names[source], line, refusal) for source, line, refusal in accounts.refusals()
         ),
         latency_ms=measured.latency_ms(),
+        batch_latency_ms=measured.batch_latency_ms(),
         throughput=measured.throughput(lines.total - lines.unsent),
         time_s=measured.time_s(),
+        bound_by=_bottleneck(measured, meta.get("settings", {}).get("concurrency", 0)),
         settings=meta.get("settings", {}),
         keys=Keys(sealed_with=tuple(accounts.key_ids()), opened_with=measured.opened_with),
         resume=None if complete or running else meta.get("resume"),
@@ -99,6 +102,23 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
         exit_code=meta.get("exit_code") or ExitCode.OK,
         run_dir=str(run_dir),
         moved=tuple(meta.get("moved", ())),
+    )
+
+
+def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:
+    attempts, rates = measured.attempts(), measured.throughput(0)
+    by_result = attempts.by_result.items()
+    return bound_by(
+        Usage(
+            elapsed_s=measured.elapsed_s,
+            spent_s=measured.spent_s,
+            slots_full=rates.slots_full,
+            mean_limit=rates.mean_limit,
+            concurrency=concurrency,
+            attempts=attempts.total,
+            throttled=sum(count for result, count in by_result if result.startswith("429")),
+            loop_cpu=rates.loop_cpu,
+        )
     )
 
 

@@ -35,7 +35,7 @@ from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
 from ctbatch.pipeline.checker import record_bytes
 from ctbatch.pipeline.keyring import KeyWatch
 from ctbatch.pipeline.ledger import Ledger
-from ctbatch.pipeline.measurements import Measurements
+from ctbatch.pipeline.measurements import Measurements, Stopwatch
 from ctbatch.pipeline.opener import Opener
 from ctbatch.pipeline.sealer import Sealer
 from ctbatch.pipeline.sender import Sender
@@ -106,6 +106,7 @@ class Delivery:
         self._key_id: int | None = None
         self._accepted = 0
         self._settlement: Settlement
+        self._watch = Stopwatch(stages.measured, stages.clock)
         self.on_wire = False
         """Whether a request is on the wire or its outcome is being recorded; a delivery of which
         neither is true may be cancelled."""
@@ -134,7 +135,7 @@ class Delivery:
         """Check and seal; take up what the ledger knows; wait for earlier batches of its users."""
         self._sealed_under = self._s.keys.generation
         sealed = await self._s.sealer.prepare(self._batch)
-        self._s.measured.add_time("sealing", sealed.seconds)
+        self._watch.sealed(sealed.seconds)
         self._sealed, checked = sealed, sealed.checked
         self._settlement = Settlement(self._batch, checked, self._s.on_ambiguous, self._recorded)
         names = checked.identities
@@ -142,6 +143,7 @@ class Delivery:
             names = [*names, *(name for more in checked.aliases.values() for name in more)]
         self._announced = True
         await self._s.turns.wait(self._seq, names)
+        self._watch.lap("waiting_for_turn")
         if self._recorded is not None or self._settlement.piece is None:
             await self._record()
 
@@ -154,6 +156,7 @@ class Delivery:
         lines, positions = self._batch.lines(), self._sealed.checked.positions
         records = [record_bytes(lines[positions[r]]) for r in piece.records]
         sealed = await self._s.sealer.seal(records)
+        self._watch.lap("sealing")
         if whole:
             self._sealed, self._sealed_under = replace(self._sealed, batch=sealed), self._under
         return sealed
@@ -171,15 +174,17 @@ class Delivery:
             calm = not self._throttled or s.breaker.accepted > self._accepted
             tries = min(piece.tries, CALM_TRIES) if calm else piece.tries
             pause = min(s.backoff(tries, self._retry_after), s.breaker.patience_s)
-            s.measured.add_time("backing_off", pause)
             await s.sleep(pause)
+            self._watch.lap("backing_off")
 
     async def _admit(self) -> tuple[SealedBatch, asyncio.Future[None] | None]:
         """Wait until the weather allows the next piece, and have its admission written.
 
         The write is under way when this returns: it overlaps the wait for a slot.
         """
-        sealed = await self._reseal(await self._pass())
+        piece = await self._pass()
+        self._watch.admitted()
+        sealed = await self._reseal(piece)
         lines = self._settlement.on_wire
         if lines <= self._maybe and sealed.key_id == self._key_id:
             return sealed, None  # it is admitted already, since it may have arrived
@@ -205,8 +210,10 @@ class Delivery:
             assert piece is not None, "asked for while something is left to send"
             safe, records = settlement.is_safe, len(piece.records)
             await turnstile.wait(self._seq, safe=safe, records=records)
+            self._watch.lap("waiting_for_weather")
             if not self._permit:
                 await self._s.admissions.acquire()
+                self._watch.lap("waiting_for_slot")
                 self._permit = True
             allowed = turnstile.reserve(self._seq, safe=safe, records=records)
             if allowed:
@@ -223,12 +230,11 @@ class Delivery:
     ) -> Reply | TransportError | CtbatchError | None:
         """One attempt in a slot; ``None`` if the weather or a stop came between."""
         s, safe = self._s, self._settlement.is_safe
-        asked = s.clock()
         async with s.slots.take() as slot:
+            self._watch.lap("waiting_for_slot")
             if admission is not None:
                 await admission
-            started = s.clock()
-            s.measured.add_time("waiting_for_slot", started - asked)
+                self._watch.lap("ledger")
             if s.stop.draining or not s.turnstile.enter(
                 self._seq, safe=safe, records=sealed.records
             ):
@@ -245,8 +251,7 @@ class Delivery:
                 slot.answered(throttled=reply.status == 429)
                 return reply
             finally:
-                self._wire_s = s.clock() - started
-                s.measured.add_time("on_the_wire", self._wire_s)
+                self._wire_s = self._watch.lap("on_the_wire")
 
     # -- open ---------------------------------------------------------------------------------
 
@@ -264,6 +269,7 @@ class Delivery:
         else:  # a certificate or a redirect: nothing was acted on
             self._maybe = self._before
             problem = outcome
+        self._watch.lap("opening")
         self._s.turnstile.exit(self._seq)
         if problem is not None:
             self._s.stop.fail(problem)
@@ -294,6 +300,7 @@ class Delivery:
                 return s.breaker.waited(what)
             case Meaning.THROTTLED:
                 self._retry_after, self._throttled = verdict.retry_after, True
+                s.tally.live.throttled += verdict.result.startswith("429")
                 settlement.again()
                 return s.breaker.waited(what)
             case Meaning.TOO_LARGE:
@@ -366,6 +373,9 @@ class Delivery:
             if not self._maybe:  # now, since what is written later is never durable earlier
                 self._give_permit_back()
             await written
+            self._watch.lap("ledger")
+            if not pending:
+                self._watch.settled()
             problem = self._s.tally.add(self._counted, counts)
             self._counted = counts
             if problem is not None:
@@ -378,6 +388,7 @@ class Delivery:
         if self._admitted:
             self._admitted = False
             await self._s.ledger.withdraw(self._batch.span)
+            self._watch.lap("ledger")
         self._give_permit_back()
 
     def _give_permit_back(self) -> None:

@@ -15,6 +15,7 @@ Opening and closing a run is not done here (:mod:`~ctbatch.pipeline.runs`).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -49,6 +50,7 @@ class Flow:
         self._drain_s = drain_s
         self._make = make
         self._deliveries: dict[asyncio.Task[None], Delivery] = {}
+        self._cpu_s = time.thread_time()
 
     async def run(self) -> None:
         """Deliver every batch; returns when all are, or when the run has been drained."""
@@ -58,6 +60,8 @@ class Flow:
             await self._places.all_free()
             for obeying in wishes:
                 obeying.cancel()
+        live = self._stages.tally.live
+        self._stages.measured.used(live.slots_s, live.cpu_s)
         if broken is not None:
             self._stages.stop.fail(broken)
 
@@ -104,6 +108,7 @@ class Flow:
     def _show(self) -> None:
         live, stages = self._stages.tally.live, self._stages
         live.in_progress, live.limit = self._places.held, stages.slots.limit
+        live.slots_s, live.cpu_s = stages.slots.usage, time.thread_time() - self._cpu_s
         if not stages.stop.draining:
             live.phase = stages.breaker.phase
 

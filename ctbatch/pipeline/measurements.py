@@ -4,23 +4,30 @@ Each process of a run keeps its own and hands it to the ledger at its end; the r
 their sum. Sums stay sums, the peak stays the highest, and latencies are merged as histograms, so
 that percentiles are those of one uninterrupted run.
 
+Every second of a batch, from the moment it was read to the moment it is settled, is attributed to
+exactly one kind of :class:`TimeS`, by its :class:`Stopwatch`.
+
+Two latencies, because of *coordinated omission*: we send the next request when a slot comes free,
+so a service that stalls for a second is asked less often during that second, and latencies per
+attempt (on the wire only) show the stall once for each slot, not once for each batch that was held
+up by it. They say how the service answers. Latencies per batch, from admission to settlement,
+include the wait for a slot, back-offs and repetitions: they say what a batch had to go through.
+
 What does not live here: counts of lines (the ledger has those), and reading clocks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Self
 
 import orjson
-from hdrh.histogram import HdrHistogram
 
-__all__ = ["Attempts", "LatencyMs", "Measurements", "Throughput", "TimeS"]
+from ctbatch.pipeline.latencies import Latencies, LatencyMs
 
-_MAX_LATENCY_US = 4_000_000_000
-"""An attempt lasts at most ``--timeout``, which is at most 3600 s; the rest is slack."""
+__all__ = ["Attempts", "LatencyMs", "Measurements", "Stopwatch", "Throughput", "TimeS"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,63 +41,66 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyMs:
-    """How long attempts took, in milliseconds; ``None`` where nothing was sent."""
-
-    p50: float | None = None
-    p90: float | None = None
-    p99: float | None = None
-    max: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """How fast it went."""
+    """How fast it went. ``slots_full``: the share, 0 to 1, of the slots open that was made use of,
+    over the whole time; ``mean_limit``: how many were open on average; ``loop_cpu``: the share of
+    a core that sending, apart from sealing, took.
+    """
 
     lines_per_s: float = 0.0
     sealed_bytes: int = 0
     mean_in_flight: float = 0.0
     peak_in_flight: int = 0
+    slots_full: float = 0.0
+    mean_limit: float = 0.0
+    loop_cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeS:
     """Where the time of all batches went, in seconds; batches overlap, so the sum exceeds the
     run's.
+
+    ``reading``: nothing was there to be taken, though there was a place for it.
+    ``waiting_for_turn``: an earlier batch held one of its identities. ``waiting_for_weather``: the
+    canary or an outage. ``ledger``: waits for a commit, also of those that had a slot already.
     """
 
     reading: float = 0.0
+    waiting_for_sealer: float = 0.0
     sealing: float = 0.0
+    waiting_for_turn: float = 0.0
+    waiting_for_weather: float = 0.0
     waiting_for_slot: float = 0.0
     on_the_wire: float = 0.0
+    opening: float = 0.0
     backing_off: float = 0.0
-
-
-_TIME_KINDS = frozenset(item.name for item in fields(TimeS))
+    ledger: float = 0.0
 
 
 class Measurements:
-    """What one process of a run measured, to be summed over the run's interruptions.
-
-    Latencies are kept in microseconds to three digits; the maximum is exact.
-    """
+    """What one process of a run measured, to be summed over the run's interruptions."""
 
     def __init__(self) -> None:
-        self._latency = HdrHistogram(1, _MAX_LATENCY_US, 3)
-        self._max_us = 0
+        self._attempts = Latencies()
+        self._batches = Latencies()
         self._by_result: Counter[str] = Counter()
-        self._time_s: Counter[str] = Counter()
+        self.spent_s: dict[str, float] = {item.name: 0.0 for item in fields(TimeS)}
+        """Seconds by kind, so far; the keys never change."""
         self._sums: Counter[str] = Counter()
+        self._slots_s = self._taken_s = self._open_s = self._cpu_s = 0.0
         self._peak_in_flight = 0
         self._opened_with: set[int] = set()
         self._elapsed_s = 0.0
 
     def attempt(self, result: str, elapsed_s: float) -> None:
         """One attempt ended with ``result`` (a status, or a word such as ``timeout``)."""
-        took_us = min(max(round(elapsed_s * 1e6), 1), _MAX_LATENCY_US)
-        self._latency.record_value(took_us)
-        self._max_us = max(self._max_us, took_us)
+        self._attempts.record(elapsed_s)
         self._by_result[result] += 1
+
+    def batch(self, elapsed_s: float) -> None:
+        """One batch was settled so long after it was first admitted."""
+        self._batches.record(elapsed_s)
 
     def retry(self) -> None:
         """One attempt repeats an earlier one."""
@@ -119,9 +129,19 @@ class Measurements:
 
     def add_time(self, kind: str, seconds: float) -> None:
         """Time that one batch spent, by kind: a field of :class:`TimeS`."""
-        if kind not in _TIME_KINDS:
+        if kind not in self.spent_s:
             raise ValueError(f"{kind!r} is not a kind of time")
-        self._time_s[kind] += seconds  # type: ignore[assignment]  # a Counter adds floats as well
+        self.spent_s[kind] += seconds
+
+    def used(self, slots_s: tuple[float, float, float], cpu_s: float) -> None:
+        """What the slots came to (:attr:`ctbatch.api.limiter.Slots.usage`), and the event loop's
+        CPU.
+        """
+        counted_s, taken_s, open_s = slots_s
+        self._slots_s += counted_s
+        self._taken_s += taken_s
+        self._open_s += open_s
+        self._cpu_s += cpu_s
 
     def ran(self, seconds: float) -> None:
         """The process worked on the run for so long."""
@@ -152,36 +172,38 @@ class Measurements:
         )
 
     def latency_ms(self) -> LatencyMs:
-        """Percentiles over all attempts."""
-        if not self._max_us:
-            return LatencyMs()
-        p50, p90, p99 = (
-            min(self._latency.get_value_at_percentile(percent), self._max_us) / 1000
-            for percent in (50, 90, 99)
-        )
-        return LatencyMs(p50=p50, p90=p90, p99=p99, max=self._max_us / 1000)
+        """Percentiles over all attempts: on the wire only."""
+        return self._attempts.ms()
+
+    def batch_latency_ms(self) -> LatencyMs:
+        """Percentiles over all settled batches, from admission to settlement."""
+        return self._batches.ms()
 
     def throughput(self, settled_lines: int) -> Throughput:
         """Rates over the time the run was worked on."""
-        elapsed_s = self._elapsed_s
         return Throughput(
-            lines_per_s=round(settled_lines / elapsed_s, 1) if elapsed_s else 0.0,
+            lines_per_s=_ratio(settled_lines, self._elapsed_s, 1),
             sealed_bytes=self._sums["sealed_bytes"],
-            mean_in_flight=round(self._time_s["on_the_wire"] / elapsed_s, 2) if elapsed_s else 0.0,
+            mean_in_flight=_ratio(self.spent_s["on_the_wire"], self._elapsed_s, 2),
             peak_in_flight=self._peak_in_flight,
+            slots_full=_ratio(self._taken_s, self._open_s, 4),
+            mean_limit=_ratio(self._open_s, self._slots_s, 2),
+            loop_cpu=_ratio(self._cpu_s, self._elapsed_s, 3),
         )
 
     def time_s(self) -> TimeS:
         """Where the time went."""
-        return TimeS(**{kind: round(self._time_s[kind], 3) for kind in _TIME_KINDS})
+        return TimeS(**{kind: round(seconds, 3) for kind, seconds in self.spent_s.items()})
 
     def merge(self, other: Measurements) -> None:
         """Add what another process of the same run measured."""
-        self._latency.add(other._latency)
-        self._max_us = max(self._max_us, other._max_us)
+        self._attempts.merge(other._attempts)
+        self._batches.merge(other._batches)
         self._by_result += other._by_result
-        self._time_s += other._time_s
+        for kind, seconds in other.spent_s.items():
+            self.spent_s[kind] += seconds
         self._sums += other._sums
+        self.used((other._slots_s, other._taken_s, other._open_s), other._cpu_s)
         self._peak_in_flight = max(self._peak_in_flight, other._peak_in_flight)
         self._opened_with |= other._opened_with
         self._elapsed_s += other._elapsed_s
@@ -190,11 +212,13 @@ class Measurements:
         """The measurements as bytes for the ledger."""
         return orjson.dumps(
             {
-                "latency": self._latency.encode().decode("ascii"),
-                "max_us": self._max_us,
+                "attempts": self._attempts.encode(),
+                "batches": self._batches.encode(),
                 "by_result": self._by_result,
-                "time_s": self._time_s,
+                "spent_s": self.spent_s,
                 "sums": self._sums,
+                "slots_s": [self._slots_s, self._taken_s, self._open_s],
+                "cpu_s": self._cpu_s,
                 "peak_in_flight": self._peak_in_flight,
                 "opened_with": sorted(self._opened_with),
                 "elapsed_s": self._elapsed_s,
@@ -206,12 +230,52 @@ class Measurements:
         """The inverse of :meth:`encode`."""
         raw = orjson.loads(data)
         self = cls()
-        self._latency.decode_and_add(raw["latency"].encode("ascii"))
-        self._max_us = raw["max_us"]
+        self._attempts = Latencies.decode(raw["attempts"])
+        self._batches = Latencies.decode(raw["batches"])
         self._by_result.update(raw["by_result"])
-        self._time_s.update(raw["time_s"])
+        self.spent_s.update(raw["spent_s"])
         self._sums.update(raw["sums"])
+        self._slots_s, self._taken_s, self._open_s = raw["slots_s"]
+        self._cpu_s = raw["cpu_s"]
         self._peak_in_flight = raw["peak_in_flight"]
         self._opened_with.update(raw["opened_with"])
         self._elapsed_s = raw["elapsed_s"]
         return self
+
+
+class Stopwatch:
+    """One batch's time: each :meth:`lap` attributes what passed since the one before."""
+
+    def __init__(self, measured: Measurements, clock: Callable[[], float]) -> None:
+        self._measured = measured
+        self._clock = clock
+        self._since = clock()
+        self._admitted: float | None = None
+
+    def lap(self, kind: str) -> float:
+        """The time since the last lap was spent on ``kind``; returns it, in seconds."""
+        now = self._clock()
+        passed_s, self._since = now - self._since, now
+        self._measured.add_time(kind, passed_s)
+        return passed_s
+
+    def sealed(self, work_s: float) -> None:
+        """The batch was sealed, which took so long; before that, it waited for its turn there."""
+        passed_s = self.lap("waiting_for_sealer")
+        work_s = min(work_s, passed_s)
+        self._measured.add_time("waiting_for_sealer", -work_s)
+        self._measured.add_time("sealing", work_s)
+
+    def admitted(self) -> None:
+        """The batch may go on the wire; the first time counts."""
+        if self._admitted is None:
+            self._admitted = self._clock()
+
+    def settled(self) -> None:
+        """The batch is settled; one that was never admitted has no latency."""
+        if self._admitted is not None:
+            self._measured.batch(self._clock() - self._admitted)
+
+
+def _ratio(part: float, whole: float, digits: int) -> float:
+    return round(part / whole, digits) if whole else 0.0

@@ -24,6 +24,7 @@ import orjson
 
 from ctbatch.errors import BalanceError, ExitCode, InputError
 from ctbatch.models import Counts, Mode, Refusal, State
+from ctbatch.pipeline.bottleneck import Bottleneck, Cause
 from ctbatch.pipeline.measurements import Attempts, LatencyMs, Measurements, Throughput, TimeS
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, KeyFiles, OnAmbiguous, Settings
 
@@ -31,6 +32,7 @@ __all__ = [
     "FIRST_LINES",
     "Attempts",
     "Batches",
+    "Bottleneck",
     "Keys",
     "LatencyMs",
     "Measurements",
@@ -111,7 +113,9 @@ class Report:
 
     ``started_at`` and ``finished_at`` are UTC in ISO 8601. ``problem`` says why the run ended early
     and ``resume`` the command that goes on with it, quoted for a shell; both ``None`` at its end.
-    ``moved`` are files that somebody had edited and that were moved out of the way.
+    Latencies are per attempt (on the wire) and per batch (from admission to settlement).
+    ``bound_by`` is what held the run up most; ``None`` before anything is measured. ``moved`` are
+    files that somebody had edited and that were moved out of the way.
     """
 
     schema: int = _SCHEMA
@@ -130,8 +134,10 @@ class Report:
     attempts: Attempts = field(default_factory=Attempts)
     reasons: tuple[Reason, ...] = ()
     latency_ms: LatencyMs = field(default_factory=LatencyMs)
+    batch_latency_ms: LatencyMs = field(default_factory=LatencyMs)
     throughput: Throughput = field(default_factory=Throughput)
     time_s: TimeS = field(default_factory=TimeS)
+    bound_by: Bottleneck | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys = field(default_factory=Keys)
     resume: str | None = None
@@ -262,12 +268,18 @@ def _report_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": tuple(_reason(reason) for reason in raw["reasons"]),
         "latency_ms": _known(LatencyMs, raw["latency_ms"]),
         "throughput": _known(Throughput, raw["throughput"]),
+        "batch_latency_ms": _known(LatencyMs, raw.get("batch_latency_ms", {})),
         "time_s": _known(TimeS, raw["time_s"]),
+        "bound_by": _bottleneck(raw.get("bound_by")),
         "keys": Keys(
             sealed_with=tuple(keys["sealed_with"]), opened_with=tuple(keys["opened_with"])
         ),
         "moved": tuple(raw.get("moved", ())),
     }
+
+
+def _bottleneck(raw: Mapping[str, Any] | None) -> Bottleneck | None:
+    return None if raw is None else Bottleneck(Cause(raw["cause"]), raw["text"])
 
 
 def _reason(raw: Mapping[str, Any]) -> Reason:

@@ -190,7 +190,12 @@ class _Execution:
         self._void = False
         sizes = [spec.size for spec in specs]
         total = None if None in sizes else sum(size or 0 for size in sizes)
-        self._live = Live(bytes_total=total, limit=settings.delivery.concurrency)
+        self._live = Live(
+            bytes_total=total,
+            limit=settings.delivery.concurrency,
+            concurrency=settings.delivery.concurrency,
+            spent_s=self._measured.spent_s,
+        )
 
     async def begin(self) -> Report:
         """Run from the start, in a new run directory."""

@@ -367,3 +367,16 @@ async def test_a_limiter_tells_how_it_stands() -> None:
     async with slots.take():
         assert repr(slots) == "<Slots: 1 of 3 in flight, 0 waiting>"
     assert repr(Controller(3, 3)) == "<Controller: 3 of 3, 3 held>"
+
+
+async def test_how_full_slots_were_is_measured_against_what_was_open() -> None:
+    """Every moment counts with the limit that held then, also when a 429 changes it."""
+    clock = Clock()
+    slots = Slots(Controller(4, 4), clock=clock)
+    assert slots.usage == (0.0, 0.0, 0.0)
+    async with slots.take(), slots.take() as second:
+        clock.now += 10  # 2 of 4
+        second.answered(throttled=True)
+        clock.now += 5  # 2 of 2
+    clock.now += 1  # 0 of 2
+    assert slots.usage == (16.0, 30.0, 52.0)

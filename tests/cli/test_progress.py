@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import threading
+from dataclasses import fields
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from ctbatch.cli.logs import logging_to
 from ctbatch.cli.pace import Pace, describe, expected_lines, share_done
 from ctbatch.cli.progress import Display, choose_face
 from ctbatch.notices import Level, Live, Notice, Phase
+from ctbatch.pipeline.measurements import TimeS
 
 
 def uploading() -> Live:
@@ -126,6 +128,28 @@ def test_a_line_tells_all_there_is_at_a_glance() -> None:
     ]
 
 
+def test_the_time_of_the_last_seconds_is_accounted_for() -> None:
+    """What a run is bound by now is told, not what it was bound by an hour ago."""
+    pace, live = Pace(), uploading()
+    live.concurrency, live.spent_s = 15, {item.name: 0.0 for item in fields(TimeS)}
+    assert pace.account(live) == []
+    spent = {"reading": 60.0, "on_the_wire": 15.0}
+    pace.sample(0, live)
+    assert pace.account(live) == []
+    live.spent_s = live.spent_s | spent
+    live.slots_s = (60.0, 15.0, 900.0)
+    pace.sample(60, live)
+    assert pace.account(live)[0].startswith("bound by reading the input: 100 % of the time")
+    live.spent_s = live.spent_s | {"on_the_wire": 165.0, "waiting_for_slot": 100.0}
+    live.slots_s = (70.0, 165.0, 1050.0)
+    pace.sample(70, live)
+    assert pace.account(live) == [
+        "bound by the service: slots full 100 % of the time; more CPU will not help",
+        "on the wire 60 %",
+        "waiting for a slot 40 %",
+    ]
+
+
 def test_without_a_terminal_progress_is_plain_lines() -> None:
     """A log file gets lines without control characters."""
     stream = io.StringIO()
@@ -143,16 +167,23 @@ def test_on_a_terminal_messages_scroll_above_the_block() -> None:
     """The block is drawn again below a message, and wiped at the end."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, color_system=None)
-    face = Block(console, clock=lambda: 0.0)
+    now = [0.0]
+    face = Block(console, clock=lambda: now[-1])
     face.say(Message("first line"))
-    face.show(uploading())
+    live = uploading()
+    live.spent_s = {item.name: 0.0 for item in fields(TimeS)}
+    face.show(live)
+    live.spent_s = live.spent_s | {"reading": 3.0}
+    now.append(3.0)
+    face.show(live)
     face.say(Message("warning: [slow] /path/1", logging.WARNING))
     face.say(Message("error: gone", logging.ERROR))
-    face.show(Live())
+    face.show(Live(spent_s=live.spent_s))
     face.close()
     text = stream.getvalue()
     assert text.index("first line") < text.index("uploading: 900 of about 2,000 lines (45 %)")
     assert re.search("━ +0 lines/s · 15 in flight · 100 refused", text)
+    assert re.search("bound by reading the input.*\\s+reading 100 %", text)
     assert text.index("warning: [slow] /path/1") < text.rindex("trying one batch")
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
 

@@ -9,7 +9,8 @@ import pytest
 from ctbatch.cli.summary import summary
 from ctbatch.cli.wording import clean, count, duration, lines, percent, size
 from ctbatch.models import Counts, Mode, State
-from ctbatch.pipeline.measurements import Attempts, LatencyMs, Throughput
+from ctbatch.pipeline.bottleneck import Bottleneck, Cause
+from ctbatch.pipeline.measurements import Attempts, LatencyMs, Throughput, TimeS
 from ctbatch.pipeline.report import Reason, Report, RunState, SourceReport
 
 FULL = Counts(
@@ -45,7 +46,10 @@ REPORT = Report(
         for code, n in ((515, 6_000), (512, 999), (513, 1), (514, 1))
     ),
     latency_ms=LatencyMs(p50=200, p90=300, p99=450, max=900),
+    batch_latency_ms=LatencyMs(p50=450, p90=600, p99=900, max=1800),
     throughput=Throughput(lines_per_s=72_463),
+    time_s=TimeS(on_the_wire=8000, waiting_for_slot=11000, sealing=900, reading=1),
+    bound_by=Bottleneck(Cause.SERVICE, "bound by the service: slots full 98 % of the time"),
     run_dir="runs/a",
     moved=("rejected.ndjson.edited-1",),
 )
@@ -81,6 +85,9 @@ Most frequent reasons (1 more in report.json)
 
 Took      9 min 12 s, 72,463 lines/s
 Requests  40,010, 10 of them retries; half were answered within 200 ms, 99 % within 450 ms
+Batches   half were settled 450 ms after their admission, 99 % within 900 ms
+Time      waiting for a slot 55 %, on the wire 40 %, sealing 5 %
+Bound     by the service: slots full 98 % of the time
 Late      1 timed out; what the service applies of them later is beyond our sight
 
 Files
@@ -211,6 +218,7 @@ def test_what_came_from_outside_cannot_steer_the_terminal() -> None:
         (size(999_900), "1 MB"),
         (size(2_000_000_000_000), "2 TB"),
         (duration(0.4213), "421 ms"),
+        (duration(0.9998), "1 s"),
         (duration(4.21), "4.2 s"),
         (duration(42.4), "42 s"),
         (duration(59.6), "1 min 00 s"),

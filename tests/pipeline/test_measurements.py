@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctbatch.pipeline.measurements import LatencyMs, Measurements, TimeS
+from ctbatch.pipeline.measurements import LatencyMs, Measurements, Stopwatch, TimeS
 
 attempts = st.lists(
     st.tuples(st.sampled_from(["200", "429", "timeout"]), st.floats(0, 3600)), max_size=20
@@ -67,6 +67,8 @@ def test_sums_are_summed_and_the_peak_stays_the_peak() -> None:
         part.in_flight(1)
         part.add_time("on_the_wire", 10)
         part.add_time("reading", 0.5)
+        part.batch(2.0 * flying)
+        part.used((4.0, 30.0, 40.0), 1.0)
         part.ran(5)
     one.merge(Measurements.decode(two.encode()))
     assert one.attempts().retries == one.attempts().late_possible == one.isolated_batches == 2
@@ -76,6 +78,8 @@ def test_sums_are_summed_and_the_peak_stays_the_peak() -> None:
     rates = one.throughput(1000)
     assert (rates.lines_per_s, rates.sealed_bytes) == (100.0, 200)
     assert (rates.mean_in_flight, rates.peak_in_flight) == (2.0, 15)
+    assert (rates.slots_full, rates.mean_limit, rates.loop_cpu) == (0.75, 10.0, 0.2)
+    assert one.batch_latency_ms().max == 30_000
 
 
 def test_a_latency_beyond_every_limit_is_still_counted() -> None:
@@ -89,3 +93,55 @@ def test_an_unknown_kind_of_time_is_a_mistake() -> None:
     """A misspelt kind would vanish from the report."""
     with pytest.raises(ValueError, match="thinking"):
         Measurements().add_time("thinking", 1)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def test_each_second_of_a_batch_is_attributed_once() -> None:
+    """The kinds add up to the life of the batch; sealing is told from waiting for it."""
+    clock, made = Clock(), Measurements()
+    watch = Stopwatch(made, clock)
+    clock.now += 3
+    watch.sealed(1.0)
+    clock.now += 4
+    watch.lap("waiting_for_slot")
+    clock.now += 5
+    assert watch.lap("on_the_wire") == 5
+    assert made.time_s() == TimeS(
+        waiting_for_sealer=2, sealing=1, waiting_for_slot=4, on_the_wire=5
+    )
+    assert sum(made.spent_s.values()) == clock.now - 100
+
+
+def test_work_longer_than_the_wait_for_it_is_not_believed() -> None:
+    """Two clocks never make a wait negative."""
+    clock, made = Clock(), Measurements()
+    watch = Stopwatch(made, clock)
+    clock.now += 1
+    watch.sealed(1.5)
+    assert made.time_s() == TimeS(sealing=1)
+
+
+def test_a_batch_is_timed_from_its_first_admission() -> None:
+    """Back-offs and repetitions are part of what a batch went through; one that was never admitted
+    went through nothing.
+    """
+    clock, made = Clock(), Measurements()
+    Stopwatch(made, clock).settled()
+    assert made.batch_latency_ms() == LatencyMs()
+    watch = Stopwatch(made, clock)
+    clock.now += 1
+    watch.admitted()
+    clock.now += 2
+    watch.admitted()
+    clock.now += 1
+    watch.settled()
+    assert made.batch_latency_ms().max == 3000

@@ -10,6 +10,7 @@ import pytest
 
 from ctbatch.errors import BalanceError, ExitCode, InputError
 from ctbatch.models import Counts, Mode, Refusal, State
+from ctbatch.pipeline.bottleneck import Bottleneck, Cause
 from ctbatch.pipeline.measurements import Attempts, LatencyMs, Throughput, TimeS
 from ctbatch.pipeline.report import (
     Batches,
@@ -50,7 +51,9 @@ REPORT = Report(
     ),
     latency_ms=LatencyMs(p50=1.5, p90=2.0, p99=2.0, max=2.25),
     throughput=Throughput(lines_per_s=1.0, sealed_bytes=9),
+    batch_latency_ms=LatencyMs(p50=2.5, p90=3.0, p99=3.0, max=3.25),
     time_s=TimeS(reading=0.5),
+    bound_by=Bottleneck(Cause.SERVICE, "bound by the service"),
     settings={"batch_size": 1000},
     keys=Keys(sealed_with=(1,), opened_with=(2,)),
     resume="ctbatch resume d",
@@ -85,9 +88,10 @@ def test_the_json_form_keeps_every_key_of_schema_1() -> None:
     ]
     assert list(raw["attempts"]) == ["total", "retries", "late_possible", "by_result"]
     assert list(raw["latency_ms"]) == ["p50", "p90", "p99", "max"]
-    assert list(raw["time_s"]) == (
-        ["reading", "sealing", "waiting_for_slot", "on_the_wire", "backing_off"]
+    assert {"reading", "sealing", "waiting_for_slot", "on_the_wire", "backing_off"} <= set(
+        raw["time_s"]
     )
+    assert raw["bound_by"] == {"cause": "service", "text": "bound by the service"}
     assert raw["reasons"] == [
         {
             "state": "unprocessed",

@@ -1,0 +1,203 @@
+"""``ctbatch bench``: measure one's own file at a grid of settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from ctbatch.cli import streams
+from ctbatch.cli.groups import spread
+from ctbatch.cli.options import Connection
+from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
+from ctbatch.cli.wording import count, duration
+from ctbatch.errors import SettingsError
+from ctbatch.pipeline.sealer import workers_for
+from ctbatch.settings import Batching, Delivery
+from ctbatch.tuning.advice import choose, knee, slowest
+from ctbatch.tuning.bench import Grid, sweep
+from ctbatch.tuning.figures import Figures
+from ctbatch.tuning.picture import picture
+from ctbatch.tuning.trials import Trials
+
+__all__ = ["bench"]
+
+TOO_SLOW = 1.5
+"""Answers that take so many times what the emulator was asked to take wait for a processor."""
+
+
+@spread
+def bench(
+    *,
+    inputs: Annotated[list[str], INPUTS],
+    ground: Ground,
+    connection: Connection,
+    concurrency: Annotated[
+        str, typer.Option(help="Requests at a time to try, with commas.")
+    ] = "1,4,8,15",
+    batch_size: Annotated[
+        str, typer.Option(help="Records in a request to try, with commas.")
+    ] = "250,1000",
+    workers: Annotated[
+        str, typer.Option(help="Sealing processes to try, with commas; auto: as `run` would.")
+    ] = "0,auto",
+    lines: Annotated[int, typer.Option(help="Lines of the input for each at most.")] = 200_000,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for each, once all its slots are open; more where calls are slow."
+        ),
+    ] = 1.2,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the curves into this file.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The figures as JSON on standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Measure a file at a grid of settings, and name the one to use.
+
+    Against the bundled emulator, within a minute:
+
+        ctbatch bench users.ndjson --svg curves.svg
+
+    As fast or slow as the service is for you:
+
+        ctbatch bench users.ndjson --latency 0.5 --concurrency 5,10,15
+
+    Against the account; nothing is stored:
+
+        ctbatch bench users.ndjson --live --limit 100000 --concurrency 2,8
+    """
+    grid = _grid(concurrency, batch_size, workers)
+    if lines < 1 or not 0.1 <= seconds <= 3600:
+        raise SettingsError("--lines and --seconds", "must be at least 1, and from 0.1 to 3,600")
+    config = ground.config()
+    settings = ground.settings(inputs, connection, os.environ)
+    if svg is not None and not svg.parent.is_dir():
+        raise SettingsError("--svg", f"{svg.parent} is not a directory")
+    total = len(grid.settings())
+    done = 0
+
+    def tell(found: Figures) -> None:
+        nonlocal done
+        done += 1
+        rate = f"{count(found.lines_per_s)} lines/s"
+        progress(f"{done} of {total}: {found.setting.options}: {rate}", quiet=quiet)
+
+    async def work(trials: Trials) -> list[Figures]:
+        return await sweep(
+            trials, grid, lines=lines, seconds=seconds, limit=ground.limit, tell=tell
+        )
+
+    figures = attempt(settings, config, work, quiet=quiet)
+    if svg is not None:
+        _draw(svg, figures, f"ctbatch bench, {ground.name}")
+    if as_json:
+        streams.out_bytes(_json(figures, ground))
+    else:
+        streams.out("\n".join(_told(figures, ground.expected_ms)))
+
+
+def _grid(concurrency: str, batch_size: str, workers: str) -> Grid:
+    """Raises :class:`SettingsError` for what no run would take."""
+    automatic = str(max(workers_for(None)))
+    grid = Grid(
+        _numbers("--concurrency", concurrency),
+        _numbers("--batch-size", batch_size),
+        _numbers("--workers", workers.replace("auto", automatic)),
+    )
+    for setting in grid.settings():
+        Delivery(concurrency=setting.concurrency, workers=setting.workers)
+        Batching(batch_size=setting.batch_size)
+    return grid
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        why = f"must be numbers with commas between them, not {text!r}"
+        raise SettingsError(option, why) from None
+
+
+def _draw(path: Path, figures: Sequence[Figures], title: str) -> None:
+    best = choose(figures)
+    try:
+        path.write_text(
+            picture(figures, None if best is None else best.setting, title), encoding="utf-8"
+        )
+    except OSError as error:
+        raise SettingsError("--svg", f"{path} cannot be written ({error.strerror})") from None
+
+
+def _json(figures: Sequence[Figures], ground: Ground) -> bytes:
+    best = choose(figures)
+    told: dict[str, Any] = {
+        "schema": 1,
+        "where": ground.name,
+        "trials": [asdict(found) for found in figures],
+        "use": None,
+        "knee": None,
+    }
+    if best is not None:
+        told["use"] = {**asdict(best.setting), "options": best.setting.options}
+        told["knee"] = asdict(knee(figures, best))
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+_ROW = "{:>11}  {:>6}  {:>7}  {:>9}  {:>8}  {:>8}  {:>9}  {:>5}  {:>5}  {:>9}  {}"
+
+
+def _told(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str]:
+    yield _ROW.format(
+        *("concurrency", "batch", "workers", "lines/s", "p50", "p99", "batch p99"),
+        *("429", "CPU", "in flight", "bound by"),
+    ).rstrip()
+    for found in figures:
+        yield _row(found)
+    yield ""
+    yield (
+        "p50 and p99 are of attempts, on the wire only; batch p99 is from admission to settlement,"
+        " waits included."
+    )
+    if not all(found.certain for found in figures):
+        yield "~ ended before three rounds of all slots were seen: try a longer file or more time."
+    if expected_ms and (slow_ms := slowest(figures)) > TOO_SLOW * expected_ms:
+        yield (
+            f"This machine was too busy: the emulator takes {_ms(expected_ms)} for a call, and half"
+            f" of the answers came after {_ms(slow_ms)}. What is bound by the service is bound by"
+            " that."
+        )
+    best = choose(figures)
+    if best is None:
+        yield "Nothing was settled, so there is nothing to recommend."
+        return
+    bend = knee(figures, best)
+    yield f"With batches of {count(best.setting.batch_size)}, {bend.text}."
+    yield f"Use {best.setting.options}"
+
+
+def _row(found: Figures) -> str:
+    setting = found.setting
+    return _ROW.format(
+        setting.concurrency,
+        setting.batch_size,
+        setting.workers,
+        f"{'' if found.certain else '~'}{count(found.lines_per_s)}",
+        *(_ms(value) for value in (found.p50_ms, found.p99_ms, found.batch_p99_ms)),
+        f"{100 * found.throttled_share:.0f} %",
+        f"{100 * found.cpu:.0f} %",
+        f"{found.in_flight:.1f}",
+        found.cause or "",
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else duration(value / 1000)

@@ -1,0 +1,157 @@
+"""``ctbatch tune``: find the best concurrency and batch size for a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import orjson
+import typer
+
+from ctbatch.cli import streams
+from ctbatch.cli.groups import spread
+from ctbatch.cli.options import Connection
+from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
+from ctbatch.cli.wording import count
+from ctbatch.errors import SettingsError
+from ctbatch.pipeline.sealer import workers_for
+from ctbatch.settings import MAX_BATCH_LINES, MAX_CONCURRENCY, Batching, Delivery
+from ctbatch.tuning.figures import Figures, Setting
+from ctbatch.tuning.trials import Trials
+from ctbatch.tuning.tuner import Bounds, End, Seen, Verdict, search
+
+__all__ = ["tune"]
+
+TRY_S = 60.0
+"""A try is bounded by its requests; this is for a service that hardly answers."""
+
+_ENDS = {
+    End.FOUND: "more requests at a time, or smaller batches, bring no more",
+    End.THROTTLED: "the service began to refuse requests (429), so nothing more was tried",
+    End.BUDGET: "the requests allowed are used up: --requests allows more",
+    End.INPUT: "the input, or --limit, is too short to measure more requests at a time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the search came to."""
+
+    verdict: Verdict
+    workers: int
+    tried: list[Figures]
+
+    @property
+    def setting(self) -> Setting | None:
+        """The setting to use."""
+        best = self.verdict.best
+        return None if best is None else Setting(best.concurrency, best.batch_size, self.workers)
+
+
+@spread
+def tune(
+    *,
+    inputs: Annotated[list[str], INPUTS],
+    ground: Ground,
+    connection: Connection,
+    requests: Annotated[int, typer.Option(help="Requests in all, at most.")] = 500,
+    max_concurrency: Annotated[
+        int, typer.Option(help="Requests at a time, at most.")
+    ] = MAX_CONCURRENCY,
+    max_batch_size: Annotated[
+        int, typer.Option(help="Records in a request, at most.")
+    ] = MAX_BATCH_LINES,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Sealing processes. Default: as `run` would choose.", show_default=False),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The result as JSON on standard output.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Find the concurrency and the batch size that settle most lines per second.
+
+    It begins with one request at a time, and stops at the first sign of throttling. Against the
+    bundled emulator:
+
+        ctbatch tune users.ndjson --latency 0.5
+
+    Against the account; nothing is stored:
+
+        ctbatch tune users.ndjson --live --limit 200000
+    """
+    Delivery(concurrency=max_concurrency, workers=workers)
+    Batching(batch_size=max_batch_size)
+    if requests < 1:
+        raise SettingsError("--requests", "must be at least 1")
+    config = ground.config()
+    settings = ground.settings(inputs, connection, os.environ)
+    chosen = max(workers_for(workers))
+
+    async def work(trials: Trials) -> _Found:
+        bounds = Bounds(max_concurrency, max_batch_size, requests)
+        return await _search(trials, bounds, chosen, ground.limit, quiet=quiet)
+
+    found = attempt(settings, config, work, quiet=quiet)
+    if as_json:
+        streams.out_bytes(_json(found, ground))
+    else:
+        streams.out("\n".join(_told(found)))
+
+
+async def _search(
+    trials: Trials, bounds: Bounds, workers: int, limit: int | None, *, quiet: bool
+) -> _Found:
+    """Try what the search asks for, until it has its verdict or the limit is reached."""
+    searching, tried = search(bounds), list[Figures]()
+    try:
+        wanted = next(searching)
+        while True:
+            setting = Setting(wanted.concurrency, wanted.batch_size, workers)
+            lines = wanted.requests * wanted.batch_size
+            if limit is not None:
+                lines = min(lines, limit - sum(found.lines for found in tried))
+            if lines < 1:
+                wanted = searching.send(Seen(0.0, 0, certain=False))
+                continue
+            figures = await trials.measure(
+                setting, lines=lines, seconds=TRY_S, until_throttled=True
+            )
+            tried.append(figures)
+            rate = "429" if figures.throttled else f"{count(figures.lines_per_s)} lines/s"
+            progress(f"{setting.options}: {rate}", quiet=quiet)
+            wanted = searching.send(_seen(figures))
+    except StopIteration as end:
+        return _Found(end.value, workers, tried)
+
+
+def _seen(figures: Figures) -> Seen:
+    return Seen(figures.lines_per_s, figures.requests, figures.throttled > 0, figures.certain)
+
+
+def _json(found: _Found, ground: Ground) -> bytes:
+    setting = found.setting
+    told = {
+        "schema": 1,
+        "where": ground.name,
+        "ended": found.verdict.end,
+        "requests": found.verdict.requests,
+        "trials": [asdict(figures) for figures in found.tried],
+        "use": None if setting is None else {**asdict(setting), "options": setting.options},
+    }
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _told(found: _Found) -> Iterator[str]:
+    requests = f"{count(found.verdict.requests)} requests"
+    yield f"After {requests}: {_ENDS[found.verdict.end]}."
+    setting = found.setting
+    if setting is None:
+        yield "Nothing could be measured, so there is nothing to recommend."
+        return
+    best = next(figures for figures in found.tried if figures.setting == setting)
+    yield f"{count(best.lines_per_s)} lines/s with {setting.concurrency} requests at a time:"
+    yield f"Use {setting.options}"

@@ -1,0 +1,59 @@
+"""What is tried, and what came of it: plain values for everything else in this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctbatch.pipeline.bottleneck import Cause
+
+__all__ = ["Figures", "Setting"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Setting:
+    """Requests at a time, records in each, processes that seal."""
+
+    concurrency: int
+    batch_size: int
+    workers: int = 0
+
+    @property
+    def options(self) -> str:
+        """As options of ``ctbatch run``."""
+        return (
+            f"--concurrency {self.concurrency} --batch-size {self.batch_size}"
+            f" --workers {self.workers}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What one trial came to.
+
+    ``lines_per_s``: settled while all slots were open (see :mod:`~ctbatch.tuning.steady`);
+    ``certain``: over at least three rounds of them. Latencies are in milliseconds: ``p50_ms`` and
+    ``p99_ms`` of attempts, ``batch_p99_ms`` of batches from admission to settlement. We send the
+    next request when a slot comes free, so only the latter shows what a stall costs
+    (:mod:`ctbatch.pipeline.measurements`). ``cpu``: the share of one core that all our processes
+    took; ``in_flight``: slots in use on average, and ``cause``: what it was bound by, both over the
+    same time as the rate.
+    """
+
+    setting: Setting
+    lines_per_s: float
+    certain: bool
+    lines: int
+    requests: int
+    throttled: int
+    elapsed_s: float
+    cpu: float
+    in_flight: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    batch_p99_ms: float | None = None
+    cause: Cause | None = None
+
+    @property
+    def throttled_share(self) -> float:
+        """The share of the requests that were answered 429."""
+        return self.throttled / self.requests if self.requests else 0.0

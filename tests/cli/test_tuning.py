@@ -1,0 +1,177 @@
+"""``bench`` and ``tune`` tell which setting to use, and store nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from ctbatch.cli.main import main
+from tests.cli.service import served
+from tests.e2e.people import profiles
+
+SMALL = ("--concurrency", "1,3", "--batch-size", "10", "--workers", "0", "--lines", "200")
+FAST = ("--latency", "0.05")
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run a command in an empty directory with an input of 300 profiles."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE", "CLEVERTAP_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    Path("users.ndjson").write_bytes(b"\n".join(profiles(300)))
+
+    def run(*args: str) -> tuple[int, str, str]:
+        code = main(args)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_a_bench_names_the_setting_to_use(command: Command) -> None:
+    """A row for each combination, the knee, the options; progress on standard error."""
+    code, out, err = command("bench", "users.ndjson", *SMALL, *FAST, "--svg", "c.svg")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:4] == ["concurrency", "batch", "workers", "lines/s"]
+    assert [row.split()[:3] for row in lines[1:3]] == [["1", "10", "0"], ["3", "10", "0"]]
+    assert lines[-2].startswith("With batches of 10, the")
+    assert lines[-1].startswith("Use --concurrency ")
+    assert "EMULATOR" in err.splitlines()[0]
+    assert err.splitlines()[-1].startswith("2 of 2: --concurrency 3 --batch-size 10 --workers 0: ")
+    assert ElementTree.parse("c.svg").getroot().tag.endswith("svg")  # noqa: S314  # ours
+    assert {path.name for path in Path().iterdir()} == {"users.ndjson", "c.svg"}
+
+
+def test_a_bench_is_json_when_asked(command: Command) -> None:
+    """The figures for other programs, and nothing else on standard output."""
+    code, out, err = command("bench", "users.ndjson", *SMALL, *FAST, "--json", "--quiet")
+    told = json.loads(out)
+    assert (code, err, told["where"]) == (0, "", "emulator")
+    assert [trial["setting"]["concurrency"] for trial in told["trials"]] == [1, 3]
+    assert told["use"]["options"].startswith("--concurrency ")
+    assert told["knee"]["tried"] == 3
+
+
+def test_what_is_too_short_to_measure_is_marked(command: Command) -> None:
+    """Nobody takes the figure of three batches for a rate."""
+    _, out, _ = command(
+        *("bench", "users.ndjson", *FAST, "--concurrency", "8", "--batch-size", "100"),
+        *("--workers", "0", "--quiet"),
+    )
+    assert "~" in out.splitlines()[1]
+    assert "~ ended before three rounds" in out
+
+
+def test_a_machine_that_is_too_busy_is_told(command: Command) -> None:
+    """Where answers wait for a processor, the figures are not the service's."""
+    small = ("--concurrency", "2", "--batch-size", "100", "--workers", "0", "--quiet")
+    _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0.00001")
+    assert "This machine was too busy: the emulator takes 0.01 ms for a call" in out
+    _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0", "--load-latency", "0.1")
+    assert "too busy" not in out
+
+
+def test_with_live_nothing_is_stored(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account is asked with dryRun, and for no more lines than ``--limit``."""
+    with served(latency_s=0.005) as service:
+        for name, value in service.env.items():
+            monkeypatch.setenv(name, value)
+        assert command("bench", "users.ndjson", *SMALL, "--live", "--limit", "120")[0] == 0
+        assert service.emulator.stats()["totals"]["records"] == 120
+        code, out, err = command(
+            *("tune", "users.ndjson", "--live", "--limit", "150", "--max-concurrency", "2"),
+            *("--max-batch-size", "10", "--workers", "0"),
+        )
+        assert code == 0
+        assert out.splitlines()[-1].startswith("Use --concurrency ")
+        assert "nothing is stored" in err
+        assert service.emulator.stats()["totals"]["records"] <= 270
+        assert service.emulator.records() == []
+
+
+def test_tune_finds_what_to_use(command: Command) -> None:
+    """A line for each try, why it ended, and the options."""
+    code, out, err = command(
+        *("tune", "users.ndjson", *FAST, "--max-concurrency", "2", "--max-batch-size", "8"),
+        *("--workers", "0"),
+    )
+    assert code == 0
+    assert out.startswith("After ")
+    assert "more requests at a time, or smaller batches, bring no more" in out
+    assert out.splitlines()[-1].startswith("Use --concurrency 2 --batch-size ")
+    assert "--concurrency 1 --batch-size 8 --workers 0: " in err
+
+
+def test_tune_stops_at_the_first_sign_of_throttling(command: Command) -> None:
+    """What was throttled is not recommended, and nothing is tried after it."""
+    code, out, err = command(
+        *("tune", "users.ndjson", *FAST, "--max-concurrent", "1", "--max-batch-size", "5"),
+        *("--workers", "0", "--json"),
+    )
+    told = json.loads(out)
+    assert (code, told["ended"]) == (0, "throttled")
+    assert [trial["setting"]["concurrency"] for trial in told["trials"]] == [1, 2]
+    assert told["use"]["concurrency"] == 1
+    assert err.splitlines()[-1].endswith(": 429")
+
+
+def test_tune_says_when_it_could_not_measure(command: Command) -> None:
+    """An input that is too short, or a budget that is too small, is told, not guessed around."""
+    code, out, _ = command("tune", "users.ndjson", *FAST, "--workers", "0", "--quiet")
+    assert code == 0
+    assert "the input, or --limit, is too short" in out
+    assert "nothing to recommend" in out
+    _, out, _ = command("tune", "users.ndjson", "--requests", "2", "--json", "--quiet")
+    assert json.loads(out)["use"] is None
+
+
+def test_a_limit_that_is_used_up_ends_the_search(command: Command) -> None:
+    """Not one line more is sent than allowed."""
+    _, out, _ = command(
+        *("tune", "users.ndjson", *FAST, "--max-batch-size", "10", "--limit", "60"),
+        *("--workers", "0", "--json"),
+    )
+    told = json.loads(out)
+    assert told["ended"] == "input"
+    assert [trial["lines"] for trial in told["trials"]] == [60]
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        (("bench", "users.ndjson", "--live"), "--limit: is missing"),
+        (("bench", "users.ndjson", "--live", "--limit", "9", "--jitter", "1"), "--jitter"),
+        (("bench", "users.ndjson", "--region", "in1"), "--live"),
+        (("bench", "users.ndjson", "--concurrency", "1,x"), "--concurrency"),
+        (("bench", "users.ndjson", "--concurrency", "0"), "--concurrency"),
+        (("bench", "users.ndjson", "--batch-size", "1001"), "--batch-size"),
+        (("bench", "users.ndjson", "--lines", "0"), "--lines"),
+        (("bench", "users.ndjson", "--seconds", "nan"), "--seconds"),
+        (("bench", "users.ndjson", "--svg", "no/where.svg"), "no is not a directory"),
+        (("bench", "-"), "is a pipe"),
+        (("bench", "nobody.ndjson"), "nobody.ndjson"),
+        (("bench", "users.ndjson", "--latency", "-1"), "--latency"),
+        (("tune", "users.ndjson", "--requests", "0"), "--requests"),
+        (("tune", "users.ndjson", "--max-concurrency", "0"), "--concurrency"),
+        (("tune", "users.ndjson", "--max-batch-size", "0"), "--batch-size"),
+        (("tune", "users.ndjson", "--workers", "-1"), "--workers"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_started(
+    command: Command, args: tuple[str, ...], why: str
+) -> None:
+    """Exit code 2 with the option's name, and no progress."""
+    code, out, err = command(*args)
+    assert (code, out) == (2, "")
+    assert why in err
+    assert "EMULATOR" not in err
