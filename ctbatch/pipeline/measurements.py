@@ -83,6 +83,7 @@ class Measurements:
         self._sums: Counter[str] = Counter()
         self._peak_in_flight = 0
         self._opened_with: set[int] = set()
+        self._warnings: dict[str, tuple[int, int, int]] = {}
         self._elapsed_s = 0.0
 
     def attempt(self, result: str, elapsed_s: float) -> None:
@@ -113,6 +114,14 @@ class Measurements:
         if key_id is not None:
             self._opened_with.add(key_id)
 
+    def warned(self, text: str, source: int, line: int, lines: int = 1) -> bool:
+        """A line was accepted with a warning; returns whether it is the first with this one."""
+        known = self._warnings.get(text)
+        count, *first = known or (0, source, line)
+        place = min((first[0], first[1]), (source, line))
+        self._warnings[text] = (count + lines, *place)
+        return known is None
+
     def in_flight(self, now: int) -> None:
         """So many requests are on the wire now; the peak is kept."""
         self._peak_in_flight = max(self._peak_in_flight, now)
@@ -141,6 +150,16 @@ class Measurements:
     def opened_with(self) -> tuple[int, ...]:
         """Ids of the keys that opened replies."""
         return tuple(sorted(self._opened_with))
+
+    @property
+    def warnings(self) -> list[tuple[str, int, int, int]]:
+        """Warnings about lines: text, how many lines, source and number of the first; the most
+        frequent first.
+        """
+        return sorted(
+            ((text, *found) for text, found in self._warnings.items()),
+            key=lambda row: (-row[1], row[0]),
+        )
 
     def attempts(self) -> Attempts:
         """Attempts by result, the most frequent first."""
@@ -184,6 +203,8 @@ class Measurements:
         self._sums += other._sums
         self._peak_in_flight = max(self._peak_in_flight, other._peak_in_flight)
         self._opened_with |= other._opened_with
+        for text, count, source, line in other.warnings:
+            self.warned(text, source, line, count)
         self._elapsed_s += other._elapsed_s
 
     def encode(self) -> bytes:
@@ -197,6 +218,7 @@ class Measurements:
                 "sums": self._sums,
                 "peak_in_flight": self._peak_in_flight,
                 "opened_with": sorted(self._opened_with),
+                "warnings": self.warnings,
                 "elapsed_s": self._elapsed_s,
             }
         )
@@ -213,5 +235,6 @@ class Measurements:
         self._sums.update(raw["sums"])
         self._peak_in_flight = raw["peak_in_flight"]
         self._opened_with.update(raw["opened_with"])
+        self._warnings = {text: (n, source, line) for text, n, source, line in raw["warnings"]}
         self._elapsed_s = raw["elapsed_s"]
         return self
