@@ -16,6 +16,17 @@ from ctbatch.settings import Account, Batching, Delivery, Endpoint, Secret, Sett
         "http://api.clevertap.com",
         "http://127.0.0.1@evil.example",
         "http://localhost.evil.example",
+        "http://localhost.",
+        "http://127.0.0.1.evil.example",
+        "http://127.0.0.1\\@evil.example",
+        "http://127.0.0.1\t.evil.example",
+        "http://evil.example#@127.0.0.1",
+        "http://[::1]@evil.example",
+        "http://127.1",
+        "http://2130706433",
+        "http://0x7f.0.0.1",
+        "http://0.0.0.0:9",
+        "http://127\u30020\u30020\u30021",
         "https://user:pw@api.clevertap.com",
         "https://api.clevertap.com/?a=b",
         "https://api.clevertap.com/#x",
@@ -26,8 +37,8 @@ from ctbatch.settings import Account, Batching, Delivery, Endpoint, Secret, Sett
     ],
 )
 def test_base_urls_that_could_leak_are_refused(url: str) -> None:
-    """Plain http is for loopback only, judged on the parsed address; userinfo and query never
-    pass.
+    """Plain http is for loopback only, judged on the parsed address, not on how a resolver might
+    read it; userinfo and query never pass.
     """
     with pytest.raises(SettingsError):
         Endpoint(base_url=url)
@@ -35,7 +46,14 @@ def test_base_urls_that_could_leak_are_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:9", "https://in1.example/x"],
+    [
+        "http://localhost:8080",
+        "HTTP://LOCALHOST:1",
+        "http://127.0.0.1:1",
+        "http://127.8.9.10:1",
+        "http://[::1]:9",
+        "https://in1.example/x",
+    ],
 )
 def test_base_urls_that_work(url: str) -> None:
     """Loopback by name or literal address may be plain; anything else is https."""

@@ -36,6 +36,7 @@ from ctbatch.api.queries import (
     event_query,
     page_query,
 )
+from ctbatch.api.records import is_moderate
 from ctbatch.api.transport import Reply, Transport
 from ctbatch.api.wire import (
     IDENTITY_KINDS,
@@ -332,7 +333,7 @@ class Client:
             except OpenError:
                 opened = False
         try:
-            body = orjson.loads(text)
+            body = orjson.loads(text if is_moderate(text) else b"")
         except orjson.JSONDecodeError:
             body, opened = None, opened and self._opening is not None
         return judge(

@@ -9,7 +9,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Number", "read_object"]
+__all__ = ["MAX_VALUES", "Number", "is_moderate", "read_object"]
+
+MAX_VALUES = 5_000_000
+"""Values in one answer: 1000 for each of the 5000 records that a page may have. Parsed, a value can
+take 30 times its bytes, so a reply within its limit of bytes could still fill the memory.
+"""
 
 
 class Number(str):
@@ -25,12 +30,19 @@ def _refuse(_: str) -> Any:
 _DECODER = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=_refuse)
 
 
+def is_moderate(text: bytes) -> bool:
+    """Whether JSON has so few values that parsing it is no danger; commas in strings count too."""
+    return sum(map(text.count, (b",", b"[", b"{"))) <= MAX_VALUES
+
+
 def read_object(text: bytes) -> dict[str, Any] | None:
-    """The members of a JSON object, or ``None`` if the text is anything else.
+    """The members of a JSON object, or ``None`` if the text is none, or out of all measure.
 
     Strings are read, numbers are text, ``records`` (a list) and ``record`` (an object) are bytes
     that were cut out.
     """
+    if not is_moderate(text):
+        return None
     try:
         return _Scanner(text.decode()).whole()
     except (ValueError, RecursionError):

@@ -76,7 +76,8 @@ def emulator(
     """Run the service on this machine, with real encryption, until Ctrl-C.
 
     It knows nothing that you do not upload to it; `GET /_emulator/stats`, `/records` and
-    `/requests` tell what it saw.
+    `/requests` tell what it saw. `POST /_emulator/rotate` gives it another key, `/client-key` has
+    it take yours anew.
     """
     config = Config(
         port=port,

@@ -70,6 +70,7 @@ def _all(report: Report) -> Iterator[str]:
     yield ""
     yield from _became(report)
     yield from _reasons(report)
+    yield from _warnings(report)
     yield ""
     yield from _took(report)
     if report.run_dir:
@@ -141,6 +142,15 @@ def _reasons(report: Report) -> Iterator[str]:
         if places:
             rest = reason.count - min(len(reason.first_lines), _PLACES)
             yield f"     {places}{', …' if rest > 0 else ''}"
+
+
+def _warnings(report: Report) -> Iterator[str]:
+    if report.warnings:
+        yield ""
+        yield "Accepted, but worth a look"
+    for warned in report.warnings:
+        path, line = warned.first_line
+        yield f"  {lines(warned.count)}: {clean(warned.text)}, first at {clean(path)}:{line}"
 
 
 def _reason(reason: Reason) -> str:

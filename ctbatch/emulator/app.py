@@ -195,7 +195,7 @@ class Service:
         if path in _PATHS:
             # A cursor page may be asked for with POST too.
             if "cursor" in query:
-                return self.queries.page(query["cursor"])
+                return self.queries.page(_verbatim(asked.request.raw_path, "cursor"))
             if method == "GET":
                 raise Refused(400, "cursor is mandatory")
             ask = self.queries.open_events if "events" in path else self.queries.open_profiles
@@ -217,7 +217,8 @@ class Service:
         asked.call.processed = len(records) - len(refusals)
         if asked.request.query.get("dryRun") != "1" and asked.call.processed:
             refused = frozenset(refusal.index for refusal in refusals)
-            await self.store.keep(Accepted(asked.call.n, asked.plain, refused))
+            now = int(self._clock())
+            await self.store.keep(Accepted(asked.call.n, now, asked.plain, refused))
         for name, fate in (("reset-stored", Fate.RESET), ("hang", Fate.HUNG)):
             if name in asked.met:
                 return Reply(0, fate=fate)
@@ -286,6 +287,15 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes:
         if len(read) > limit:
             raise Refused(413, "Request entity too large")
     return bytes(read)
+
+
+def _verbatim(target: str, name: str) -> str:
+    """A parameter of a request target as it was written; the server's parser would decode it."""
+    for pair in target.partition("?")[2].split("&"):
+        key, _, value = pair.partition("=")
+        if key == name:
+            return value
+    return ""
 
 
 def _loads(text: bytes) -> Any:

@@ -2,7 +2,7 @@
 
 Invariants:
 
-1. Sans I/O; the clock is an argument.
+1. Sans I/O, and pure: the same uploads make the same users, ids and times included.
 2. ``$add`` keeps values unique and drops the oldest beyond 100; ``$add`` on a scalar makes it a
    multi-value; ``$remove`` down to nothing removes the property (vendor's platform page).
 """
@@ -73,8 +73,7 @@ class Profile:
 class Profiles:
     """All users, found by any of their identities or by e-mail address."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._by_identity: dict[tuple[str, str], Profile] = {}
         self._all: list[Profile] = []
 
@@ -87,21 +86,22 @@ class Profiles:
             return next((p for p in self._all if p.data.get("Email") == value), None)
         return self._by_identity.get((kind, value))
 
-    def apply(self, records: Iterable[dict[str, Any]]) -> None:
-        """Take in accepted records."""
+    def apply(self, records: Iterable[dict[str, Any]], at: int) -> None:
+        """Take in records that were accepted at that time, in epoch seconds."""
         for record in records:
             profile = self._of(record)
             if record["type"] == "profile":
                 merge(profile.data, record["profileData"])
             elif record["type"] == "event":
-                ts = int(record.get("ts", self._clock()))
-                profile.events.append(Event(record["evtName"], ts, record.get("evtData", {})))
+                ts, props = int(record.get("ts") or at), record.get("evtData") or {}
+                profile.events.append(Event(record["evtName"], ts, props))
 
     def _of(self, record: dict[str, Any]) -> Profile:
         known = [(kind, str(record[kind])) for kind in _KINDS if record.get(kind) is not None]
         profile = next((p for key in known if (p := self._by_identity.get(key))), None)
         if profile is None:
-            profile = Profile(str(record.get("objectId") or uuid.uuid4()))
+            made_up = uuid.uuid5(uuid.NAMESPACE_OID, ":".join(known[0]))
+            profile = Profile(str(record.get("objectId") or made_up))
             self._all.append(profile)
             self._by_identity["objectId", profile.object_id] = profile
         for key in known:
@@ -128,7 +128,7 @@ def merge(data: dict[str, Any], changes: dict[str, Any]) -> None:
 def _values(value: Any) -> list[str]:
     if value is None:
         return []
-    return list(value) if isinstance(value, list) else [str(value)]
+    return list(map(str, value)) if isinstance(value, list) else [str(value)]
 
 
 def _add(old: Any, new: Any) -> Any:
@@ -140,7 +140,7 @@ def _remove(old: Any, gone: Any) -> Any:
 
 
 def _incr(old: Any, by: Any) -> Any:
-    return (old if isinstance(old, int | float) else 0) + by
+    return sum(value for value in (old, by) if isinstance(value, int | float))
 
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
@@ -148,7 +148,7 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "$add": _add,
     "$remove": _remove,
     "$incr": _incr,
-    "$decr": lambda old, by: _incr(old, -by),
+    "$decr": lambda old, by: _incr(old, -by if isinstance(by, int | float) else 0),
     "$delete": lambda *_: None,
 }
 

@@ -3,8 +3,8 @@
 Invariants:
 
 1. A cursor stands for one position: read twice, it gives the same page and the same next cursor.
-2. A cursor is handed out percent-encoded and has to come back exactly so; encoded once more it is
-   not known (``Incorrect Usage``).
+2. A cursor is handed out percent-encoded and has to come back exactly so, byte for byte; in any
+   other writing it is not known (``Incorrect Usage``).
 3. A list ends where there is no ``next_cursor``; with nothing at all ``records`` is missing too.
 
 Texts and codes 2, 400, 4002 and 4004 are those that clients have logged.
@@ -51,7 +51,7 @@ class Queries:
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
-        self._profiles = Profiles(clock)
+        self._profiles = Profiles()
         self._applied = 0
         self._cursors: dict[str, tuple[_Query, int]] = {}
 
@@ -94,7 +94,7 @@ class Queries:
         return self._open(rows, query, config, _PROFILE_CURSOR_LIFE_S, _PROFILE_CURSOR_LIFE_S)
 
     def page(self, cursor: str) -> Answer:
-        """``GET …?cursor=``: the page at the cursor, which is given decoded once."""
+        """``GET …?cursor=``: the page at the cursor, which is given as it came."""
         found = self._cursors.get(cursor)
         if found is None:
             raise Refused(200, "Incorrect Usage", 400)
@@ -133,14 +133,15 @@ class Queries:
         if start not in query.cursors:
             # 61 bytes, so that "=" ends it; "+/" first, so that every cursor needs encoding.
             token = "+/" + base64.b64encode(secrets.token_bytes(61)).decode()
-            query.cursors[start] = token
-            self._cursors[token] = query, start
-        return quote(query.cursors[start], safe="")
+            query.cursors[start] = cursor = quote(token, safe="")
+            self._cursors[cursor] = query, start
+        return query.cursors[start]
 
     def _known(self) -> Profiles:
         uploads = self._store.uploads
         while self._applied < len(uploads):
-            self._profiles.apply(uploads[self._applied].records())
+            upload = uploads[self._applied]
+            self._profiles.apply(upload.records(), upload.at)
             self._applied += 1
         return self._profiles
 

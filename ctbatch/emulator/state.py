@@ -151,11 +151,12 @@ CHANGEABLE: Final = frozenset(option.name for option in dataclasses.fields(Confi
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An upload of which something was stored: its opened body, and which of its records were
-    not.
+    """An upload of which something was stored: when (epoch seconds), its opened body, and which of
+    its records were not.
     """
 
     request: int
+    at: int
     body: bytes = field(repr=False)
     refused: frozenset[int] = frozenset()
 
@@ -200,18 +201,28 @@ class Journal:
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute(
                 "CREATE TABLE IF NOT EXISTS accepted"
-                " (n INTEGER PRIMARY KEY, request INTEGER, body BLOB, refused TEXT)"
+                " (n INTEGER PRIMARY KEY, request INTEGER, at INTEGER, body BLOB, refused TEXT)"
             )
-            rows = db.execute("SELECT request, body, refused FROM accepted ORDER BY n").fetchall()
+            rows = db.execute(
+                "SELECT request, at, body, refused FROM accepted ORDER BY n"
+            ).fetchall()
         except (OSError, sqlite3.Error) as error:
             raise SettingsError("--state", f"{self._path} cannot be used ({error})") from None
-        return [Accepted(number, body, frozenset(orjson.loads(no))) for number, body, no in rows]
+        return [
+            Accepted(request, at, body, frozenset(orjson.loads(no)))
+            for request, at, body, no in rows
+        ]
 
     def _add(self, accepted: Accepted) -> None:
         assert self._db is not None
         self._db.execute(
-            "INSERT INTO accepted (request, body, refused) VALUES (?, ?, ?)",
-            (accepted.request, accepted.body, orjson.dumps(sorted(accepted.refused)).decode()),
+            "INSERT INTO accepted (request, at, body, refused) VALUES (?, ?, ?, ?)",
+            (
+                accepted.request,
+                accepted.at,
+                accepted.body,
+                orjson.dumps(sorted(accepted.refused)).decode(),
+            ),
         )
 
     def _close(self) -> None:

@@ -30,6 +30,7 @@ from ctbatch.pipeline.report import (
     Report,
     RunState,
     SourceReport,
+    Warned,
     gather_reasons,
 )
 
@@ -89,6 +90,10 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
         attempts=measured.attempts(),
         reasons=gather_reasons(
             (names[source], line, refusal) for source, line, refusal in accounts.refusals()
+        ),
+        warnings=tuple(
+            Warned(text=text, count=count, first_line=(names[source], line))
+            for text, count, source, line in measured.warnings
         ),
         latency_ms=measured.latency_ms(),
         batch_latency_ms=measured.batch_latency_ms(),

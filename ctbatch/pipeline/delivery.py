@@ -380,8 +380,18 @@ class Delivery:
             self._counted = counts
             if problem is not None:
                 self._s.stop.fail(problem)
+        if not pending:
+            self._warn()
         if not self._maybe:
             await self._withdraw()
+
+    def _warn(self) -> None:
+        """Count what is odd about accepted lines, once for each line of the run."""
+        span = self._batch.span
+        for index, text in self._sealed.checked.warnings:
+            line = span.first_line + index
+            if self._s.measured.warned(text, span.source, line):
+                self._tell(Level.WARNING, "line.warning", f"line {line}: {text}")
 
     async def _withdraw(self) -> None:
         """Nothing of the batch is on the wire, nor may have arrived unsettled."""
@@ -423,6 +433,7 @@ class Rehearsal(Delivery):
             await self._seal()
             if self._settlement.piece is not None:
                 await self._record()
+                self._warn()
         except CtbatchError as error:
             self._s.stop.fail(error)
         finally:

@@ -91,6 +91,7 @@ class Measurements:
         self._slots_s = self._taken_s = self._open_s = self._cpu_s = 0.0
         self._peak_in_flight = 0
         self._opened_with: set[int] = set()
+        self._warnings: dict[str, tuple[int, int, int]] = {}
         self._elapsed_s = 0.0
 
     def attempt(self, result: str, elapsed_s: float) -> None:
@@ -122,6 +123,14 @@ class Measurements:
         """One reply was opened; ``None`` is a key without an id."""
         if key_id is not None:
             self._opened_with.add(key_id)
+
+    def warned(self, text: str, source: int, line: int, lines: int = 1) -> bool:
+        """A line was accepted with a warning; returns whether it is the first with this one."""
+        known = self._warnings.get(text)
+        count, *first = known or (0, source, line)
+        place = min((first[0], first[1]), (source, line))
+        self._warnings[text] = (count + lines, *place)
+        return known is None
 
     def in_flight(self, now: int) -> None:
         """So many requests are on the wire now; the peak is kept."""
@@ -161,6 +170,16 @@ class Measurements:
     def opened_with(self) -> tuple[int, ...]:
         """Ids of the keys that opened replies."""
         return tuple(sorted(self._opened_with))
+
+    @property
+    def warnings(self) -> list[tuple[str, int, int, int]]:
+        """Warnings about lines: text, how many lines, source and number of the first; the most
+        frequent first.
+        """
+        return sorted(
+            ((text, *found) for text, found in self._warnings.items()),
+            key=lambda row: (-row[1], row[0]),
+        )
 
     def attempts(self) -> Attempts:
         """Attempts by result, the most frequent first."""
@@ -206,6 +225,8 @@ class Measurements:
         self.used((other._slots_s, other._taken_s, other._open_s), other._cpu_s)
         self._peak_in_flight = max(self._peak_in_flight, other._peak_in_flight)
         self._opened_with |= other._opened_with
+        for text, count, source, line in other.warnings:
+            self.warned(text, source, line, count)
         self._elapsed_s += other._elapsed_s
 
     def encode(self) -> bytes:
@@ -221,6 +242,7 @@ class Measurements:
                 "cpu_s": self._cpu_s,
                 "peak_in_flight": self._peak_in_flight,
                 "opened_with": sorted(self._opened_with),
+                "warnings": self.warnings,
                 "elapsed_s": self._elapsed_s,
             }
         )
@@ -239,6 +261,7 @@ class Measurements:
         self._cpu_s = raw["cpu_s"]
         self._peak_in_flight = raw["peak_in_flight"]
         self._opened_with.update(raw["opened_with"])
+        self._warnings = {text: (n, source, line) for text, n, source, line in raw["warnings"]}
         self._elapsed_s = raw["elapsed_s"]
         return self
 

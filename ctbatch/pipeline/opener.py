@@ -4,7 +4,7 @@ Invariants:
 
 1. In a sealed run a 2xx is believed only if its body opens with our key; plaintext never is.
 2. The body of any other reply is read in either form: how errors are sent is not documented.
-3. Nothing here raises on any bytes.
+3. Nothing here raises on any bytes, nor parses what could fill the memory.
 4. An answer that speaks against us is judged after a look at the key files: they may have been
    replaced, and then it is opened with the new keys, too.
 """
@@ -16,6 +16,7 @@ from collections.abc import Collection
 
 import orjson
 
+from ctbatch.api.records import is_moderate
 from ctbatch.api.transport import Reply
 from ctbatch.api.wire import Meaning, Verdict, judge
 from ctbatch.api.words import Json
@@ -87,6 +88,8 @@ class Opener:
 
 
 def _parse(text: bytes) -> tuple[bool, Json]:
+    if not is_moderate(text):
+        return True, None
     try:
         return True, orjson.loads(text)
     except orjson.JSONDecodeError:

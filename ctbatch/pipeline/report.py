@@ -42,6 +42,7 @@ __all__ = [
     "SourceReport",
     "Throughput",
     "TimeS",
+    "Warned",
     "gather_reasons",
     "public_settings",
     "restore_settings",
@@ -108,6 +109,17 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """What is odd about lines that were accepted all the same: how many, and the first of them as
+    (path, line).
+    """
+
+    text: str
+    count: int
+    first_line: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a run came to; see the package's README for each key.
 
@@ -133,6 +145,7 @@ class Report:
     batches: Batches = field(default_factory=Batches)
     attempts: Attempts = field(default_factory=Attempts)
     reasons: tuple[Reason, ...] = ()
+    warnings: tuple[Warned, ...] = ()
     latency_ms: LatencyMs = field(default_factory=LatencyMs)
     batch_latency_ms: LatencyMs = field(default_factory=LatencyMs)
     throughput: Throughput = field(default_factory=Throughput)
@@ -266,6 +279,10 @@ def _report_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "batches": _known(Batches, raw["batches"]),
         "attempts": _known(Attempts, raw["attempts"]),
         "reasons": tuple(_reason(reason) for reason in raw["reasons"]),
+        "warnings": tuple(
+            _known(Warned, warned, first_line=tuple(warned["first_line"]))
+            for warned in raw.get("warnings", ())
+        ),
         "latency_ms": _known(LatencyMs, raw["latency_ms"]),
         "throughput": _known(Throughput, raw["throughput"]),
         "batch_latency_ms": _known(LatencyMs, raw.get("batch_latency_ms", {})),

@@ -49,7 +49,7 @@ async def test_a_query_that_is_taken_is_a_round_trip_too(tmp_path: Path) -> None
     journal = Journal(tmp_path / "state")
     await journal.load()
     record = {"type": "event", "identity": "u", "evtName": EVENT_NAME, "evtData": {}}
-    await journal.add(Accepted(1, orjson.dumps({"d": [record]})))
+    await journal.add(Accepted(1, 0, orjson.dumps({"d": [record]})))
     await journal.aclose()
     config = Config(state_file=tmp_path / "state", missing_profile_status=404)
     async with Emulator(config) as emulator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from ctbatch.api.queries import (
     page_query,
     record_of,
 )
+from ctbatch.api.records import MAX_VALUES
 from ctbatch.errors import SettingsError
 
 VALUES = st.recursive(
@@ -70,6 +72,17 @@ def test_any_records_come_back_as_they_were(records: list[dict[str, Any]], ascii
     found = page(encoded)
     assert found is not None
     assert [record.decode() for record in found.records] == written
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"0", b'","'])
+def test_an_answer_out_of_all_measure_is_not_parsed(value: bytes) -> None:
+    """A few megabytes of the smallest values would be a few hundred when parsed."""
+    text = b'{"status":"success","x":[' + b",".join([value] * (MAX_VALUES + 1)) + b"]}"
+    tracemalloc.start()
+    assert hear(200, text, opened=True).members is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 @settings(max_examples=200, deadline=None)

@@ -91,6 +91,37 @@ def test_every_kind_of_rubbish_has_its_line_number_and_its_reason(
     assert sorted(service.identities()) == sorted(f"u{n}" for n in range(1, len(good) + 1))
 
 
+@pytest.mark.parametrize("how", ["", "--dry-run"])
+def test_junk_identities_are_sent_and_warned_about(desk: Desk, service: Service, how: str) -> None:
+    """The vendor's imports refuse them, for uploads nothing is published: a warning once, a count
+    and the first place in report and summary, over an interruption too.
+    """
+    lines = [*profiles(20, "a"), *[profile("null")] * 3, *profiles(20, "b"), profile("N/A")]
+    users = desk.write("users.ndjson", *lines)
+    args = ("run", users, "--batch-size", 5, "--run-dir", "run", *filter(None, [how]))
+    ended = desk.ctbatch(*args)
+    assert ended.code == 0, ended.err
+    text = "identity is a placeholder that the vendor's imports refuse"
+    assert ended.err.count(text) == 1
+    assert f"line 21: {text}" in ended.err
+    assert f"4 lines: {text}, first at {users}:21" in ended.out
+    (warned,) = desk.run.report["warnings"]
+    assert warned == {"text": text, "count": 4, "first_line": [str(users), 21]}
+    assert len(service.records()) == (0 if how else 44)
+
+
+def test_warnings_are_counted_once_over_an_interruption(desk: Desk, service: Service) -> None:
+    """What is read again is not warned about twice in the report."""
+    service.configure(faults=["502=after-4"])
+    users = desk.write("users.ndjson", *[profile("none")] * 50)
+    ended = desk.upload(users, "--batch-size", 5, "--give-up-after", 0.5)
+    assert ended.code == 4, ended.err
+    service.configure(faults=[])
+    resumed = desk.ctbatch(*ended.resume_command, "--json")
+    assert resumed.code == 0, resumed.err
+    assert [warned["count"] for warned in resumed.report["warnings"]] == [50]
+
+
 @only_linux
 @pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])

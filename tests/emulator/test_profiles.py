@@ -16,6 +16,10 @@ from ctbatch.emulator.profiles import Profiles, merge, stamp
         (1, 2, 2),
         (1, {"$incr": 2}, 3),
         (None, {"$incr": 2}, 2),
+        (1, {"$incr": "2"}, 1),
+        (1, {"$decr": None}, 1),
+        ("a", {"$incr": 2}, 2),
+        ([{"b": 1}], {"$add": [["c"], {"b": 1}]}, ["{'b': 1}", "['c']"]),
         (5, {"$decr": 2}, 3),
         (1, {"$delete": 1}, None),
         (None, {"$add": ["a", "a"]}, ["a"]),
@@ -45,7 +49,7 @@ def test_a_multi_value_keeps_its_newest_hundred() -> None:
 
 def test_users_are_found_by_every_identity() -> None:
     """Records that share an identity are one user; events count and are summed up."""
-    users = Profiles(lambda: 100.0)
+    users = Profiles()
     users.apply(
         [
             {
@@ -57,7 +61,8 @@ def test_users_are_found_by_every_identity() -> None:
             {"type": "event", "FBID": "f", "evtName": "E", "ts": 50, "evtData": {"a": 1}},
             {"type": "event", "identity": "7", "evtName": "E"},
             {"type": "token", "objectId": "o", "tokenData": {}},
-        ]
+        ],
+        at=100,
     )
     user = users.find("identity", "7")
     assert user is not None

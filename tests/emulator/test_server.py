@@ -11,10 +11,14 @@ import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from ctbatch.api.wire import HPKE_MEDIA_TYPE
+from ctbatch.crypto.keyset import load_private
+from ctbatch.crypto.upkeep import rotate_file
 from ctbatch.emulator.server import Emulator, EmulatorProcess
 from ctbatch.emulator.state import Config
 from ctbatch.errors import SettingsError
@@ -45,6 +49,7 @@ async def test_a_process_of_its_own_serves_and_ends() -> None:
         assert len(await emulator.requests()) == 2
         await emulator.configure(latency_s=0.001)
         await emulator.rotate()
+        await emulator.take_client_key()
         with pytest.raises(SettingsError, match="cannot be changed"):
             await emulator.configure(port=1)
         assert os.getpgid(emulator.pid) != os.getpgid(0)
@@ -112,6 +117,24 @@ async def test_keys_and_state_can_be_kept(tmp_path: Path) -> None:
         assert not stat.S_IMODE((tmp_path / "keys" / "passcode").stat().st_mode) & 0o077
 
 
+async def test_a_person_can_upload_stop_start_and_look(tmp_path: Path) -> None:
+    """Users, their ids, and the times of events without one are what they were."""
+    kept: dict[str, Any] = {"keys_dir": tmp_path / "keys", "state_file": tmp_path / "state.sqlite"}
+    visit: dict[str, Any] = {"type": "event", "identity": "a", "evtName": "Came", "evtData": {}}
+    look = "/1/profile.json?identity=a"
+    config, now = Config(**kept), 1_700_000_000.0
+    async with Emulator(config, clock=lambda: now) as emulator, customer_of(emulator) as customer:
+        await customer.upload(profile("a", Seen={"$incr": 1}, Tags={"$add": ["x", "y"]}), visit)
+        await customer.upload(profile("a", Seen={"$incr": 2}, Tags={"$remove": ["x"]}))
+        _, before = await customer.sealed(look, method="GET")
+    assert before["record"]["profileData"] == {"Seen": 3, "Tags": ["y"]}
+    assert before["record"]["events"]["Came"]["first_seen"] == now
+    later = Emulator(config, clock=lambda: now + 1000)
+    async with later as emulator, customer_of(emulator) as customer:
+        _, after = await customer.sealed(look, method="GET")
+    assert after == before
+
+
 async def test_a_state_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """Not a database, or not to be made."""
     (tmp_path / "text").write_text("hello " * 1000)
@@ -150,6 +173,23 @@ async def test_a_rotated_key_leaves_the_previous_one_active() -> None:
             assert (await informed.upload(profile()))[0] == 200
         await emulator.rotate()
         assert (await customer.upload(profile()))[0] == 400
+
+
+async def test_a_new_key_of_the_customer_is_taken_while_it_runs() -> None:
+    """Once told, it seals to what lies there; what is no key is refused, and nothing changes."""
+    async with emulated() as (emulator, customer):
+        await asyncio.to_thread(rotate_file, emulator.client_key)
+        new = (await asyncio.to_thread(load_private, emulator.client_key)).primary_id
+        for told, prefix_is_new in (("stats", False), ("client-key", True)):
+            method = "POST" if told == "client-key" else "GET"
+            assert (await customer.send(method, f"/_emulator/{told}"))[0] == 200
+            _, sealed, _ = await customer.send("GET", "/1/x", None, {"Accept": HPKE_MEDIA_TYPE})
+            assert (sealed[1:5] == new.to_bytes(4, "big")) is prefix_is_new
+        public = emulator.client_key.with_name("client-public.json")
+        await asyncio.to_thread(public.write_bytes, b"{")
+        assert (await customer.send("POST", "/_emulator/client-key"))[0] == 400
+        _, sealed, _ = await customer.send("GET", "/1/x", None, {"Accept": HPKE_MEDIA_TYPE})
+        assert sealed[1:5] == new.to_bytes(4, "big")
 
 
 @pytest.mark.parametrize("raw_keys", [False, True])
