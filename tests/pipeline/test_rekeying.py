@@ -10,7 +10,8 @@ from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import Keyset, generate, to_binary
 from ctbatch.models import Batch, Span
 from ctbatch.pipeline.checker import Rules
-from ctbatch.pipeline.sealer import Sealer, SealerSpec, frame
+from ctbatch.pipeline.lanes import frame
+from ctbatch.pipeline.sealer import Sealer, SealerSpec, Workers
 
 INFO = b"XXX-XXX-XXXX"
 LINE = b'{"type":"profile","identity":"u1","profileData":{}}'
@@ -25,7 +26,7 @@ async def test_what_is_begun_later_is_sealed_with_the_new_key(workers: int) -> N
     """Batches and parts of them, on every lane, whether or not it has worked before."""
     old, new = generate(), generate()
     batch = Batch(Span(0, 1, 1, 0, len(LINE) + 1), LINE + b"\n")
-    async with Sealer(_spec(old), workers) as sealer:
+    async with Sealer(_spec(old), Workers(workers, workers)) as sealer:
         before = await asyncio.gather(*(sealer.prepare(batch) for _ in range(3)))
         sealer.rekey(_spec(new))
         after = await asyncio.gather(*(sealer.prepare(batch) for _ in range(4)))
