@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from tests.e2e.people import identities, profile, profiles
 from tests.e2e.service import Service
 
 RUN = ("--batch-size", 10, "--concurrency", 2, "--json", "--run-dir", "run")
+
+
+@pytest.fixture(scope="module")
+def _service() -> Iterator[Service]:
+    """A service of our own: its keys do not stay what they were."""
+    with Service() as service:
+        yield service
 
 
 def _replaced(path: Path, by: Path) -> None:
