@@ -97,12 +97,12 @@ def bench(
         )
 
     figures = attempt(settings, config, work, quiet=quiet)
-    if svg is not None:
-        _draw(svg, figures, f"ctbatch bench, {ground.name}")
     if as_json:
         streams.out_bytes(_json(figures, ground))
     else:
         streams.out("\n".join(_told(figures, ground.expected_ms)))
+    if svg is not None:
+        _draw(svg, figures, f"ctbatch bench, {ground.name}")
 
 
 def _grid(concurrency: str, batch_size: str, workers: str) -> Grid:

@@ -93,10 +93,11 @@ def test_an_empty_input_recommends_nothing(command: Command) -> None:
 
 
 def test_a_picture_that_cannot_be_written_is_told(command: Command) -> None:
-    """By the name of its file."""
+    """By the name of its file; the figures are shown all the same."""
     Path("c.svg").symlink_to("no/where.svg")
-    code, _, err = command("bench", "users.ndjson", *SMALL, *FAST, "--svg", "c.svg", "--quiet")
+    code, out, err = command("bench", "users.ndjson", *SMALL, *FAST, "--svg", "c.svg", "--quiet")
     assert code == 2
+    assert "Use --concurrency" in out
     assert "c.svg cannot be written" in err
 
 
