@@ -80,8 +80,8 @@ def bench(
         raise SettingsError("--lines and --seconds", "must be at least 1, and from 0.1 to 3,600")
     config = ground.config()
     settings = ground.settings(inputs, connection, os.environ)
-    if svg is not None and not svg.parent.is_dir():
-        raise SettingsError("--svg", f"{svg.parent} is not a directory")
+    if svg is not None and (svg.is_dir() or not svg.parent.is_dir()):
+        raise SettingsError("--svg", f"{svg} is not a file in a directory that exists")
     total = len(grid.settings())
     done = 0
 
@@ -97,12 +97,12 @@ def bench(
         )
 
     figures = attempt(settings, config, work, quiet=quiet)
-    if svg is not None:
-        _draw(svg, figures, f"ctbatch bench, {ground.name}")
     if as_json:
         streams.out_bytes(_json(figures, ground))
     else:
         streams.out("\n".join(_told(figures, ground.expected_ms)))
+    if svg is not None:
+        _draw(svg, figures, f"ctbatch bench, {ground.name}")
 
 
 def _grid(concurrency: str, batch_size: str, workers: str) -> Grid:

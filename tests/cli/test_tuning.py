@@ -81,6 +81,26 @@ def test_a_machine_that_is_too_busy_is_told(command: Command) -> None:
     assert "too busy" not in out
 
 
+def test_an_empty_input_recommends_nothing(command: Command) -> None:
+    """What was not measured is not guessed; neither command fails on it."""
+    Path("empty.ndjson").write_bytes(b"")
+    _, out, _ = command("bench", "empty.ndjson", *SMALL, "--quiet")
+    assert out.splitlines()[-1] == "Nothing was settled, so there is nothing to recommend."
+    _, out, _ = command("bench", "empty.ndjson", *SMALL, "--quiet", "--json")
+    assert json.loads(out)["use"] is None
+    _, out, _ = command("tune", "empty.ndjson", "--workers", "0", "--quiet")
+    assert "nothing to recommend" in out
+
+
+def test_a_picture_that_cannot_be_written_is_told(command: Command) -> None:
+    """By the name of its file; the figures are shown all the same."""
+    Path("c.svg").symlink_to("no/where.svg")
+    code, out, err = command("bench", "users.ndjson", *SMALL, *FAST, "--svg", "c.svg", "--quiet")
+    assert code == 2
+    assert "Use --concurrency" in out
+    assert "c.svg cannot be written" in err
+
+
 def test_with_live_nothing_is_stored(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account is asked with dryRun, and for no more lines than ``--limit``."""
     with served(latency_s=0.005) as service:
@@ -157,7 +177,8 @@ def test_a_limit_that_is_used_up_ends_the_search(command: Command) -> None:
         (("bench", "users.ndjson", "--batch-size", "1001"), "--batch-size"),
         (("bench", "users.ndjson", "--lines", "0"), "--lines"),
         (("bench", "users.ndjson", "--seconds", "nan"), "--seconds"),
-        (("bench", "users.ndjson", "--svg", "no/where.svg"), "no is not a directory"),
+        (("bench", "users.ndjson", "--svg", "no/where.svg"), "--svg"),
+        (("bench", "users.ndjson", "--svg", "."), "--svg"),
         (("bench", "-"), "is a pipe"),
         (("bench", "nobody.ndjson"), "nobody.ndjson"),
         (("bench", "users.ndjson", "--latency", "-1"), "--latency"),
