@@ -10,9 +10,9 @@ Invariants:
 4. What is said about a line (``Refusal.error``, warnings) holds no data of it.
 
 :func:`check` is the exact check. What a line must be is in :mod:`ctbatch.pipeline.parsing` (JSON)
-and :mod:`ctbatch.pipeline.fields` (the vendor's rules). :class:`Checker` finds the same in a third
-of the time, since it leaves to it only what :mod:`ctbatch.pipeline.fastlane` does not know to be
-clean. Framing and sealing are the sealer's.
+and :mod:`ctbatch.pipeline.fields` (the vendor's rules). :class:`Checker` finds the same in a
+fraction of the time, since it leaves to it only what :mod:`ctbatch.pipeline.fastlane` does not know
+to be clean. Framing and sealing are the lanes'.
 """
 
 from __future__ import annotations

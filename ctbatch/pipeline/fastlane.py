@@ -144,18 +144,23 @@ class FastLane:
         if len(accepted) < self._least or self._lessons**2 > 4 * self._batches:
             return
         self._lessons += 1
-        known = {id(shape) for shape in self._shapes}
+        known = list(self._shapes)
+        for shape in known:
+            shape.origin = shape
         exemplars = accepted[:: max(1, len(accepted) // EXEMPLARS)]
         # The longest first: they show the order of most keys at once.
         for line, facts in sorted(exemplars, key=lambda pair: -len(pair[0])):
             if (described := _describe(line.strip(b" \t\r"), facts)) is not None:
                 self._remember(*described)
+        # Lines of a style of their own are in no shape for all that: then it stays as it was.
         text = b"".join(line.rstrip(b"\r") + b"\n" for line, _ in exemplars)
-        self._shapes = [
-            shape
-            for shape in self._shapes
-            if id(shape) in known or any(shape.find(text, len(exemplars), plain=False))
-        ]
+        for n, shape in reversed(list(enumerate(self._shapes))):
+            if shape in known or any(shape.find(text, len(exemplars), plain=False)):
+                shape.origin = None
+            elif shape.origin is not None:
+                self._shapes[n] = shape.origin
+            else:
+                del self._shapes[n]
 
     def _remember(self, family: _Family, value: _Value) -> None:
         """Widen a shape until it covers the value, or make one."""
@@ -167,7 +172,7 @@ class FastLane:
             except _DiffersError:
                 continue
             if wider != shape.value:
-                self._shapes[n] = _Shape(family, wider, shape.hits)
+                self._shapes[n] = _Shape(family, wider, shape.hits, shape.origin)
             return
         del self._shapes[MAX_SHAPES - 1 :]  # the one that matched least makes room
         self._shapes.append(_Shape(family, value))
@@ -226,13 +231,16 @@ class _Family(NamedTuple):
         return (prefix + texts.replace("\n", "\n" + prefix)).split("\n")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Shape:
-    """The lines of a family that a value describes; ``hits`` orders the shapes."""
+    """The lines of a family that a value describes; ``hits`` orders the shapes, ``origin`` is what
+    it was before the lesson that is under way.
+    """
 
     family: _Family
     value: _Value
     hits: int = 0
+    origin: _Shape | None = None
     _compiled: dict[bool, re.Pattern[bytes]] = field(default_factory=dict, repr=False)
 
     def find(self, text: bytes, lines: int, *, plain: bool) -> list[bytes]:

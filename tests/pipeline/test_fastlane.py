@@ -117,6 +117,16 @@ def test_escapes_and_windows_line_ends_are_no_hindrance() -> None:
     assert left_of(lane, escaped, person(2) + b"\r", person(3)) == []
 
 
+def test_lines_that_cannot_be_learnt_do_not_spoil_what_was() -> None:
+    """Lines with blanks of their own show keys, but match no shape: the shape stays as it was."""
+    lane = taught(*(person(n) for n in range(20)))
+    odd = [person(n, City="x").replace(b", ", b" ,  ") for n in range(20)]
+    for _ in range(3):
+        batch = batch_of([*(person(n) for n in range(20)), *odd])
+        assert Checker(Rules(), lane).check(batch) == check(batch, Rules())
+        assert left_of(lane, person(7), odd[0]) == [1]
+
+
 def test_what_it_learns_is_bounded() -> None:
     """However many shapes a file has, few are kept, and the useful ones stay."""
     lane = taught(*(person(n) for n in range(20)))

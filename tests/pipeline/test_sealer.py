@@ -207,31 +207,30 @@ async def test_a_worker_that_cannot_begin_is_done_without() -> None:
     assert Here.made[0].jobs == 5
 
 
-def pressed(pressure: Pressure, *, cpu: float, lanes: float, workers: int) -> bool:
-    """What is said after a window in which so large a share of it was spent."""
-    clock = vars(pressure).setdefault("test_clock", [0.0, 0.0])
+def pressed(*shares: tuple[float, float], workers: int) -> bool:
+    """What is said after windows in which this process and the lanes were busy for such shares."""
+    pressure, now_s, cpu_s = Pressure(0, 0), 0.0, 0.0
     due = False
-    for _ in range(10):
-        clock[0] += WINDOW_S / 9
-        clock[1] += WINDOW_S / 9 * cpu
-        took_s = WINDOW_S / 9 * lanes
-        due |= pressure.job_done(clock[0], clock[1], took_s=took_s, workers=workers)
+    for cpu, lanes in shares:
+        for _ in range(10):
+            now_s, cpu_s = now_s + WINDOW_S / 9, cpu_s + WINDOW_S / 9 * cpu
+            took_s = WINDOW_S / 9 * lanes
+            due |= pressure.job_done(now_s, cpu_s, took_s=took_s, workers=workers)
     return due
 
 
 def test_the_first_worker_comes_when_this_process_has_no_time_left() -> None:
     """Not while the run waits for the service, nor for what filling all places takes."""
-    pressure = Pressure(0, 0)
-    assert not pressed(pressure, cpu=0.5, lanes=0.4, workers=0)
-    assert not pressure.job_done(10.1, 5.1, took_s=0.1, workers=0)
-    assert pressed(Pressure(0, 0), cpu=1.0, lanes=0.6, workers=0)
+    assert pressed((1, 0.6), (1, 0.6), workers=0)
+    assert not pressed((0.45, 0.4), (0.45, 0.4), (0.45, 0.4), workers=0)
+    assert not pressed((1, 1), (0.2, 0.1), (0.2, 0.1), (1, 1), workers=0)
 
 
 def test_further_workers_come_when_the_others_have_no_time_left() -> None:
     """But none where this process could not keep it busy."""
-    assert pressed(Pressure(0, 0), cpu=0.5, lanes=DEPTH, workers=1)
-    assert not pressed(Pressure(0, 0), cpu=0.5, lanes=DEPTH, workers=2)
-    assert not pressed(Pressure(0, 0), cpu=1.0, lanes=DEPTH, workers=1)
+    assert pressed((0.5, DEPTH), (0.5, DEPTH), workers=1)
+    assert not pressed((0.5, DEPTH), (0.5, DEPTH), workers=2)
+    assert not pressed((1, DEPTH), (1, DEPTH), workers=1)
 
 
 def test_the_number_of_workers_is_what_was_asked_for_or_left_to_be_found() -> None:
