@@ -18,7 +18,7 @@ from benchmarks.inputs import ROOT
 
 __all__ = ["figures", "main"]
 
-ROUNDS = 15
+ROUNDS = 9
 
 COMMANDS = {
     "bare interpreter": ["-c", "pass"],

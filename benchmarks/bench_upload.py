@@ -144,13 +144,12 @@ def measure(case: Case) -> dict[str, float]:
 
 
 def figures() -> dict[str, float]:
-    """The short set: at the service's latency, at none, and at none with all cores and TLS."""
+    """The short set: at the service's latency, and at none with a worker, and with TLS."""
     steady = Case(profiles=Profiles(lines=450_000), weather=Weather(latency_ms=200))
     flat_out = Case(profiles=Profiles(lines=300_000), weather=Weather(latency_ms=0))
     kept = ("share of the bound", "rate, lines/s", "CPU, µs per profile", "PSS peak, MB")
     cases = {
         "200 ms": steady,
-        "0 ms": flat_out,
         "0 ms, 1 worker": replace(flat_out, workers="1"),
         "0 ms, TLS": replace(flat_out, tls=True),
     }

@@ -33,7 +33,7 @@ WEATHERS = {
 """Each with how many requests the service does at a time, as far as they come to something."""
 
 
-def figures(seconds: float = 8.0) -> dict[str, float]:
+def figures(seconds: float = 4.0) -> dict[str, float]:
     """The shares by weather, over inputs that would take so many seconds at best."""
     found: dict[str, float] = {}
     for name, (weather, at_a_time) in WEATHERS.items():
@@ -49,7 +49,7 @@ def figures(seconds: float = 8.0) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each weather, at best")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each weather, at best")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     found = figures(args.seconds)

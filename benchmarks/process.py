@@ -76,7 +76,11 @@ def _watch(pid: int, peak: list[int], done: threading.Event, sample_s: float) ->
 def _tree(pid: int) -> Iterator[int]:
     """A process and all below it, as far as they are still there."""
     yield pid
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        lists = list(Path(f"/proc/{pid}/task").glob("*/children"))
+    except OSError:
+        return
+    for listed in lists:
         for child in _read(listed).split():
             yield from _tree(int(child))
 
