@@ -41,10 +41,10 @@ def resume(
 
         ctbatch resume RUN_DIR --concurrency 4
     """
-    from ctbatch.pipeline import runs  # noqa: PLC0415  # heavy: --help does not wait for it
+    from ctbatch.pipeline import continuing, runs  # noqa: PLC0415  # heavy: --help does not wait
 
-    found = run_dir if run_dir is not None else runs.unfinished()
-    mode, given = runs.mode_of(found), tuning.given()
+    found = run_dir if run_dir is not None else continuing.unfinished()
+    mode, given = continuing.mode_of(found), tuning.given()
 
     def begin(target: Target, watcher: Watcher, stop: Stop) -> Awaitable[Report]:
         return runs.resume(

@@ -1,4 +1,4 @@
-"""Whether a run may go on with the inputs and the account at hand, and from which spans.
+"""Which run goes on, whether it may with the inputs and the account at hand, and from which spans.
 
 Size and modification time are compared first; where they differ, the digests of the recorded spans
 decide while the input is read again. A file that only grew may go on.
@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from ctbatch.errors import ResumeRefused
+from ctbatch.errors import ResumeRefused, RunDirectoryError
 from ctbatch.models import Mode, Span
+from ctbatch.pipeline import rundir
 from ctbatch.pipeline.accounts import Accounts, Recorded, SourceRow
 from ctbatch.pipeline.source import RecordedSpan, SourceSpec
 
-__all__ = ["Continuation", "continue_from"]
+__all__ = [
+    "Continuation",
+    "continue_from",
+    "kept_settings",
+    "mode_in",
+    "mode_of",
+    "unfinished",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +86,47 @@ def _changed(row: SourceRow, spec: SourceSpec) -> bool:
         why = f"was cut from {row.size:,} to {spec.size:,} bytes since the run began"
         raise ResumeRefused(spec.path, why, "bring back the file the run began with")
     return row.size != spec.size or row.mtime_ns != spec.mtime_ns
+
+
+def mode_of(run_dir: Path) -> Mode:
+    """The mode of a run; it never changes."""
+    return mode_in(kept_settings(run_dir))
+
+
+def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
+    """The newest run directory under ``base`` whose run is not complete.
+
+    Raises:
+        ResumeRefused: there is none.
+    """
+    for run_dir in rundir.all_runs(base):
+        try:
+            accounts = Accounts.open(run_dir)
+        except RunDirectoryError:  # a broken one must not hide the others
+            continue
+        state = accounts.get("state")
+        accounts.close()
+        if state != "complete" and not rundir.is_locked(run_dir):
+            return run_dir
+    raise ResumeRefused(str(base), "holds no unfinished run", "name a run directory")
+
+
+def kept_settings(run_dir: Path) -> dict[str, Any]:
+    """The settings that a run recorded."""
+    accounts = Accounts.open(run_dir)
+    try:
+        kept = accounts.get("settings")
+    finally:
+        accounts.close()
+    if not isinstance(kept, dict):
+        remedy = "nothing of it was sent: begin a new run"
+        raise ResumeRefused(str(run_dir), "ended before it had begun", remedy)
+    return kept
+
+
+def mode_in(kept: Mapping[str, Any]) -> Mode:
+    """The mode that recorded settings stand for."""
+    for mode in (Mode.DRY_RUN, Mode.EMULATOR, Mode.SERVER_DRY_RUN, Mode.PLAINTEXT):
+        if kept[mode.value]:
+            return mode
+    return Mode.SEALED

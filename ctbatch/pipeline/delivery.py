@@ -16,72 +16,30 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
 from ctbatch.api.explain import explain_refusal, explain_status
-from ctbatch.api.limiter import Slots
-from ctbatch.api.retry import RetryBudget
 from ctbatch.api.transport import Reply
 from ctbatch.api.wire import Meaning, Verdict
 from ctbatch.api.words import clean_words
 from ctbatch.errors import CtbatchError, LedgerFailed, NotSent, TransportError
 from ctbatch.models import Batch, Counts, SealedBatch
-from ctbatch.notices import Level, Notice, Watcher
+from ctbatch.notices import Level, Notice
 from ctbatch.pipeline.accounts import Recorded
-from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
 from ctbatch.pipeline.checker import record_bytes
-from ctbatch.pipeline.keyring import KeyWatch
-from ctbatch.pipeline.ledger import Ledger
-from ctbatch.pipeline.measurements import Measurements, Stopwatch
-from ctbatch.pipeline.opener import Opener
-from ctbatch.pipeline.sealer import Sealer
-from ctbatch.pipeline.sender import Sender
+from ctbatch.pipeline.measurements import Stopwatch
 from ctbatch.pipeline.settlement import Piece, Settlement
-from ctbatch.pipeline.stopping import Stop
+from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.threads import see_through
-from ctbatch.pipeline.turns import Turns
-from ctbatch.settings import OnAmbiguous
 
-__all__ = ["Delivery", "Rehearsal", "Stages"]
+__all__ = ["Delivery", "Rehearsal"]
 
 _NOTHING: frozenset[int] = frozenset()
 
 CALM_TRIES = 3
 """Pauses grow further under throttling only: outages are spaced elsewhere, the rest is bad luck."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stages:
-    """What a delivery uses; one set a run. Times are seconds of ``clock``.
-
-    ``late_s`` is how long the identities of a batch stay reserved after a time-out: what the
-    service applies later than that is outside any client's reach. ``backoff`` says how long to
-    pause before try *n*, given a Retry-After.
-    """
-
-    sealer: Sealer
-    turns: Turns
-    turnstile: Turnstile
-    breaker: Breaker
-    admissions: asyncio.Semaphore
-    slots: Slots
-    sender: Sender
-    opener: Opener
-    keys: KeyWatch
-    ledger: Ledger
-    measured: Measurements
-    tally: Tally
-    watcher: Watcher
-    stop: Stop
-    backoff: Callable[[int, str | None], float]
-    budget: RetryBudget
-    sleep: Callable[[float], Awaitable[None]]
-    clock: Callable[[], float]
-    on_ambiguous: OnAmbiguous
-    late_s: float
 
 
 class Delivery:

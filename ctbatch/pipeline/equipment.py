@@ -20,7 +20,6 @@ from ctbatch.crypto.keyset import to_binary
 from ctbatch.notices import Live, Watcher
 from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
 from ctbatch.pipeline.checker import Rules
-from ctbatch.pipeline.delivery import Stages
 from ctbatch.pipeline.keyring import Keyring, KeyWatch
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.opener import Opener
@@ -28,6 +27,7 @@ from ctbatch.pipeline.ordering import OrderGuard
 from ctbatch.pipeline.report import Measurements
 from ctbatch.pipeline.sealer import Sealer, SealerSpec, workers_for
 from ctbatch.pipeline.sender import Sender
+from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.pipeline.turns import Turns
 from ctbatch.settings import Endpoint, Settings

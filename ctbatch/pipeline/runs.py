@@ -21,14 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ctbatch.errors import CtbatchError, LedgerFailed, ResumeRefused, RunDirectoryError, UsageError
+from ctbatch.errors import CtbatchError, LedgerFailed, RunDirectoryError, UsageError
 from ctbatch.models import Counts, Mode
 from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
 from ctbatch.pipeline import rundir
 from ctbatch.pipeline.accounts import Accounts, SourceRow
 from ctbatch.pipeline.breaker import Tally
 from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
-from ctbatch.pipeline.continuing import Continuation, continue_from
+from ctbatch.pipeline.continuing import Continuation, continue_from, kept_settings, mode_in
 from ctbatch.pipeline.delivery import Delivery, Rehearsal
 from ctbatch.pipeline.equipment import Backoff, Equipment
 from ctbatch.pipeline.flow import Flow
@@ -47,7 +47,7 @@ from ctbatch.pipeline.stopping import Stop
 from ctbatch.pipeline.threads import take
 from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
 
-__all__ = ["mode_of", "report", "resume", "run", "unfinished"]
+__all__ = ["report", "resume", "run"]
 
 MAX_HELD_BYTES = 48_000_000
 """Input bytes in progress: two dozen batches of the default 2 MB, held plain and sealed."""
@@ -94,7 +94,7 @@ async def resume(
         UsageError: the run cannot go on like this; nothing was sent.
     """
     settings = restore_settings(
-        await asyncio.to_thread(_kept, run_dir),
+        await asyncio.to_thread(kept_settings, run_dir),
         run_dir=run_dir,
         account=account,
         endpoint=endpoint,
@@ -123,49 +123,6 @@ def report(run_dir: Path) -> Report:
         accounts.close()
 
 
-def mode_of(run_dir: Path) -> Mode:
-    """The mode of a run; it never changes."""
-    return _mode(_kept(run_dir))
-
-
-def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
-    """The newest run directory under ``base`` whose run is not complete.
-
-    Raises:
-        ResumeRefused: there is none.
-    """
-    for run_dir in rundir.all_runs(base):
-        try:
-            accounts = Accounts.open(run_dir)
-        except RunDirectoryError:  # a broken one must not hide the others
-            continue
-        state = accounts.get("state")
-        accounts.close()
-        if state != "complete" and not rundir.is_locked(run_dir):
-            return run_dir
-    raise ResumeRefused(str(base), "holds no unfinished run", "name a run directory")
-
-
-def _kept(run_dir: Path) -> dict[str, Any]:
-    """The settings that a run recorded."""
-    accounts = Accounts.open(run_dir)
-    try:
-        kept = accounts.get("settings")
-    finally:
-        accounts.close()
-    if not isinstance(kept, dict):
-        remedy = "nothing of it was sent: begin a new run"
-        raise ResumeRefused(str(run_dir), "ended before it had begun", remedy)
-    return kept
-
-
-def _mode(kept: Mapping[str, Any]) -> Mode:
-    for mode in (Mode.DRY_RUN, Mode.EMULATOR, Mode.SERVER_DRY_RUN, Mode.PLAINTEXT):
-        if kept[mode.value]:
-            return mode
-    return Mode.SEALED
-
-
 class _Execution:
     """One process's share of a run."""
 
@@ -185,7 +142,7 @@ class _Execution:
         self._watcher = watcher
         self._stop = stop
         self._backoff = backoff
-        self._mode = _mode(public_settings(settings))
+        self._mode = mode_in(public_settings(settings))
         self._measured = Measurements()
         self._void = False
         sizes = [spec.size for spec in specs]

@@ -14,11 +14,11 @@ from unittest.mock import patch
 import pytest
 
 from ctbatch.errors import CtbatchError
-from ctbatch.pipeline import rundir, runs
-from ctbatch.pipeline.delivery import Stages
+from ctbatch.pipeline import continuing, rundir, runs
 from ctbatch.pipeline.equipment import Equipment
 from ctbatch.pipeline.ledger import Ledger
 from ctbatch.pipeline.report import RunState
+from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings
 from tests.pipeline.scripted import Line, ScriptedService, Weather
@@ -111,7 +111,7 @@ class Disturbed:
         """Whether there is a run to go on with."""
         try:
             runs.report(self.run_dir).check_balance()
-            runs.mode_of(self.run_dir)
+            continuing.mode_of(self.run_dir)
         except CtbatchError:
             return False
         return True
