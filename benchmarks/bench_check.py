@@ -16,7 +16,7 @@ from benchmarks.load import batches, ragged, spoiled
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import digest_of
-from ctbatch.pipeline.checker import Checker, Rules, check
+from ctbatch.pipeline.checker.check import Checker, Rules, check
 
 __all__ = ["figures", "main"]
 

@@ -22,8 +22,8 @@ from benchmarks.rounds import PER_PROFILE, show
 from benchmarks.sink import Weather
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch
-from ctbatch.pipeline.checker import Rules
-from ctbatch.pipeline.lanes import Inline, SealerSpec
+from ctbatch.pipeline.checker.check import Rules
+from ctbatch.pipeline.sealer.lanes import Inline, SealerSpec
 
 __all__ = ["figures", "main"]
 

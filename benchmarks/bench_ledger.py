@@ -18,8 +18,8 @@ from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.load import batches
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.models import Counts, Span
-from ctbatch.pipeline.accounts import SourceRow
-from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.ledger.accounts import SourceRow
+from ctbatch.pipeline.ledger.writer import Ledger
 
 __all__ = ["figures", "main"]
 

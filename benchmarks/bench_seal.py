@@ -19,8 +19,8 @@ from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.load import batches
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.crypto.keyset import generate, to_binary
-from ctbatch.pipeline.checker import Rules, check
-from ctbatch.pipeline.lanes import Inline, SealerSpec, Worker, frame_batch
+from ctbatch.pipeline.checker.check import Rules, check
+from ctbatch.pipeline.sealer.lanes import Inline, SealerSpec, Worker, frame_batch
 
 __all__ = ["figures", "main"]
 

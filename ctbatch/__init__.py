@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ctbatch.api.lookups import Found
     from ctbatch.api.queries import Lookup, Page
     from ctbatch.errors import CtbatchError
-    from ctbatch.pipeline.report import Report
+    from ctbatch.pipeline.report.document import Report
     from ctbatch.pipeline.runs import report, resume, run
     from ctbatch.pipeline.stopping import Stop
     from ctbatch.settings import (
@@ -82,7 +82,7 @@ _HOMES = {
     "Outcome": "api.client",
     "Page": "api.queries",
     "Patience": "api.asking",
-    "Report": "pipeline.report",
+    "Report": "pipeline.report.document",
     "Secret": "settings",
     "Settings": "settings",
     "Stop": "pipeline.stopping",

@@ -17,7 +17,7 @@ from ctbatch.cli.options import Connection
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
 from ctbatch.cli.wording import count, duration
 from ctbatch.errors import SettingsError
-from ctbatch.pipeline.sealer import workers_for
+from ctbatch.pipeline.sealer.pool import workers_for
 from ctbatch.settings import Batching, Delivery
 from ctbatch.tuning.advice import choose, knee, slowest
 from ctbatch.tuning.bench import Grid, sweep

@@ -22,7 +22,7 @@ from ctbatch.cli.wording import clean
 from ctbatch.errors import OutputBroke
 from ctbatch.models import Mode
 from ctbatch.notices import Watcher
-from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.report.document import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Endpoint, KeyFiles
 

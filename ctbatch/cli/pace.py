@@ -11,7 +11,7 @@ from collections import deque
 
 from ctbatch.cli.wording import count, duration, shares
 from ctbatch.notices import Live, Phase
-from ctbatch.pipeline.bottleneck import SHORT_S, Mark, bound_by
+from ctbatch.pipeline.report.bottleneck import SHORT_S, Mark, bound_by
 
 __all__ = ["PHASES", "Pace", "describe", "expected_lines", "share_done"]
 

@@ -15,7 +15,7 @@ from ctbatch.cli.options import Connection, Output, Tuning
 from ctbatch.cli.targets import Target, connect
 from ctbatch.models import Mode
 from ctbatch.notices import Watcher
-from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.report.document import Report
 from ctbatch.pipeline.stopping import Stop
 
 __all__ = ["resume"]

@@ -14,7 +14,7 @@ from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection, Kind, Output, Tuning
 from ctbatch.cli.targets import Target, run_settings
 from ctbatch.notices import Watcher
-from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.report.document import Report
 from ctbatch.pipeline.stopping import Stop
 
 __all__ = ["run"]

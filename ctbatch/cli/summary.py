@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ctbatch.cli.wording import clean, count, duration, lines, percent, shares, size
 from ctbatch.models import Mode
-from ctbatch.pipeline.report import Reason, Report, RunState
+from ctbatch.pipeline.report.document import Reason, Report, RunState
 
 __all__ = ["MODES", "summary"]
 

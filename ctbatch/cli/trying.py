@@ -132,7 +132,7 @@ def attempt(
     Raises:
         UsageError: an input cannot be read, or not more than once.
     """
-    from ctbatch.pipeline.source import expand  # noqa: PLC0415  # heavy: --help does not wait
+    from ctbatch.pipeline.source.reader import expand  # noqa: PLC0415  # heavy: --help does not wait
     from ctbatch.tuning.trials import Trials  # noqa: PLC0415  # the same
 
     for spec in expand(settings.inputs):

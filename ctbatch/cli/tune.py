@@ -16,7 +16,7 @@ from ctbatch.cli.options import Connection
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
 from ctbatch.cli.wording import count
 from ctbatch.errors import SettingsError
-from ctbatch.pipeline.sealer import workers_for
+from ctbatch.pipeline.sealer.pool import workers_for
 from ctbatch.settings import MAX_BATCH_LINES, MAX_CONCURRENCY, Batching, Delivery
 from ctbatch.tuning.figures import Figures, Setting
 from ctbatch.tuning.trials import Trials

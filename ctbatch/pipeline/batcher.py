@@ -17,7 +17,7 @@ Invariants:
 4. Recorded spans are cut exactly as recorded, and no other batch crosses one.
 
 Reading, clocks and what a digest is compared with are the business of
-:mod:`~ctbatch.pipeline.source`.
+:mod:`~ctbatch.pipeline.source.reader`.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from ctbatch.errors import (
     ServiceRefused,
 )
 from ctbatch.models import Counts, Mode
-from ctbatch.pipeline.accounts import Accounts, SourceRow
-from ctbatch.pipeline.bottleneck import Bottleneck, Usage, bound_by
-from ctbatch.pipeline.durable import sync_directory
-from ctbatch.pipeline.report import (
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
+from ctbatch.pipeline.ledger.durable import sync_directory
+from ctbatch.pipeline.report.bottleneck import Bottleneck, Usage, bound_by
+from ctbatch.pipeline.report.document import (
     Batches,
     Keys,
     Measurements,

@@ -13,9 +13,9 @@ from typing import Any
 
 from ctbatch.errors import ResumeRefused, RunDirectoryError
 from ctbatch.models import Mode, Span
-from ctbatch.pipeline import rundir
-from ctbatch.pipeline.accounts import Accounts, Recorded, SourceRow
-from ctbatch.pipeline.source import RecordedSpan, SourceSpec
+from ctbatch.pipeline.ledger import rundir
+from ctbatch.pipeline.ledger.accounts import Accounts, Recorded, SourceRow
+from ctbatch.pipeline.source.reader import RecordedSpan, SourceSpec
 
 __all__ = [
     "Continuation",

@@ -27,9 +27,9 @@ from ctbatch.api.words import clean_words
 from ctbatch.errors import CtbatchError, LedgerFailed, NotSent, TransportError
 from ctbatch.models import Batch, Counts, SealedBatch
 from ctbatch.notices import Level, Notice
-from ctbatch.pipeline.accounts import Recorded
-from ctbatch.pipeline.checker import record_bytes
-from ctbatch.pipeline.measurements import Stopwatch
+from ctbatch.pipeline.checker.check import record_bytes
+from ctbatch.pipeline.ledger.accounts import Recorded
+from ctbatch.pipeline.report.measurements import Stopwatch
 from ctbatch.pipeline.settlement import Piece, Settlement
 from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.threads import see_through

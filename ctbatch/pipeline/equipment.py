@@ -19,13 +19,13 @@ from ctbatch.api.wire import headers
 from ctbatch.crypto.keyset import to_binary
 from ctbatch.notices import Live, Watcher
 from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
-from ctbatch.pipeline.checker import Rules
+from ctbatch.pipeline.checker.check import Rules
 from ctbatch.pipeline.keyring import Keyring, KeyWatch
-from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.opener import Opener
 from ctbatch.pipeline.ordering import OrderGuard
-from ctbatch.pipeline.report import Measurements
-from ctbatch.pipeline.sealer import Sealer, SealerSpec, workers_for
+from ctbatch.pipeline.report.document import Measurements
+from ctbatch.pipeline.sealer.pool import Sealer, SealerSpec, workers_for
 from ctbatch.pipeline.sender import Sender
 from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.stopping import Stop

@@ -22,10 +22,10 @@ from functools import partial
 from ctbatch.errors import CtbatchError
 from ctbatch.models import Batch, Span
 from ctbatch.notices import Phase
-from ctbatch.pipeline.accounts import Recorded
 from ctbatch.pipeline.delivery import Delivery
+from ctbatch.pipeline.ledger.accounts import Recorded
 from ctbatch.pipeline.places import Places
-from ctbatch.pipeline.source import Reader
+from ctbatch.pipeline.source.reader import Reader
 from ctbatch.pipeline.stages import Stages
 
 __all__ = ["Flow"]

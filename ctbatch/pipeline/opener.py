@@ -23,7 +23,7 @@ from ctbatch.api.words import Json
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.errors import OpenError
 from ctbatch.pipeline.keyring import KeyWatch
-from ctbatch.pipeline.measurements import Measurements
+from ctbatch.pipeline.report.measurements import Measurements
 
 __all__ = ["Opener"]
 

@@ -24,8 +24,6 @@ from typing import Any
 from ctbatch.errors import CtbatchError, LedgerFailed, RunDirectoryError, UsageError
 from ctbatch.models import Counts, Mode
 from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
-from ctbatch.pipeline import rundir
-from ctbatch.pipeline.accounts import Accounts, SourceRow
 from ctbatch.pipeline.breaker import Tally
 from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
 from ctbatch.pipeline.continuing import Continuation, continue_from, kept_settings, mode_in
@@ -33,16 +31,18 @@ from ctbatch.pipeline.delivery import Delivery, Rehearsal
 from ctbatch.pipeline.equipment import Backoff, Equipment
 from ctbatch.pipeline.flow import Flow
 from ctbatch.pipeline.keyring import Keyring, load_keys
-from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.ledger import rundir
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
+from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.places import Places
-from ctbatch.pipeline.report import (
+from ctbatch.pipeline.report.document import (
     Measurements,
     Report,
     RunState,
     public_settings,
     restore_settings,
 )
-from ctbatch.pipeline.source import Reader, SourceSpec, count_rest, expand, read_line
+from ctbatch.pipeline.source.reader import Reader, SourceSpec, count_rest, expand, read_line
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.pipeline.threads import take
 from ctbatch.settings import Account, Endpoint, KeyFiles, Settings

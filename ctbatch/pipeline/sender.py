@@ -11,7 +11,7 @@ from ctbatch.api.transport import Reply, Transport
 from ctbatch.api.wire import UPLOAD_PATH
 from ctbatch.models import SealedBatch
 from ctbatch.notices import Live
-from ctbatch.pipeline.measurements import Measurements
+from ctbatch.pipeline.report.measurements import Measurements
 
 __all__ = ["Sender"]
 

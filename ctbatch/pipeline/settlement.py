@@ -28,7 +28,7 @@ import orjson
 from ctbatch.api.wire import TRANSIENT_CODE, Entry, map_entries
 from ctbatch.api.words import clean_words
 from ctbatch.models import Batch, Checked, Counts, Refusal, State
-from ctbatch.pipeline.accounts import Recorded
+from ctbatch.pipeline.ledger.accounts import Recorded
 from ctbatch.pipeline.ties import Ties
 from ctbatch.settings import OnAmbiguous
 

@@ -14,10 +14,10 @@ from ctbatch.api.retry import RetryBudget
 from ctbatch.notices import Watcher
 from ctbatch.pipeline.breaker import Breaker, Tally, Turnstile
 from ctbatch.pipeline.keyring import KeyWatch
-from ctbatch.pipeline.ledger import Ledger
-from ctbatch.pipeline.measurements import Measurements
+from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.opener import Opener
-from ctbatch.pipeline.sealer import Sealer
+from ctbatch.pipeline.report.measurements import Measurements
+from ctbatch.pipeline.sealer.pool import Sealer
 from ctbatch.pipeline.sender import Sender
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.pipeline.turns import Turns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctbatch.pipeline.bottleneck import Cause
+from ctbatch.pipeline.report.bottleneck import Cause
 
 __all__ = ["Figures", "Setting"]
 
@@ -34,9 +34,9 @@ class Figures:
     ``certain``: over at least three rounds of them. Latencies are in milliseconds: ``p50_ms`` and
     ``p99_ms`` of attempts, ``batch_p99_ms`` of batches from admission to settlement. We send the
     next request when a slot comes free, so only the latter shows what a stall costs
-    (:mod:`ctbatch.pipeline.measurements`). ``cpu``: the share of one core that all our processes
-    took; ``in_flight``: slots in use on average, and ``cause``: what it was bound by, both over the
-    same time as the rate.
+    (:mod:`ctbatch.pipeline.report.measurements`). ``cpu``: the share of one core that all our
+    processes took; ``in_flight``: slots in use on average, and ``cause``: what it was bound by,
+    both over the same time as the rate.
     """
 
     setting: Setting

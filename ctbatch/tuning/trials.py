@@ -21,8 +21,8 @@ from pathlib import Path
 from ctbatch.errors import CtbatchError, Interrupted
 from ctbatch.notices import Live, Notice, Phase
 from ctbatch.pipeline import runs
-from ctbatch.pipeline.bottleneck import Mark, Usage, bound_by
-from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.report.bottleneck import Mark, Usage, bound_by
+from ctbatch.pipeline.report.document import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings
 from ctbatch.tuning.figures import Figures, Setting

@@ -21,7 +21,7 @@ from ctbatch.cli.targets import Target
 from ctbatch.errors import Interrupted
 from ctbatch.models import Counts, Mode
 from ctbatch.notices import Level, Live, Notice, Watcher
-from ctbatch.pipeline.report import Report, RunState
+from ctbatch.pipeline.report.document import Report, RunState
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Endpoint, Secret
 

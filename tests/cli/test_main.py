@@ -20,7 +20,7 @@ from ctbatch.cli.groups import spread
 from ctbatch.cli.main import main
 from ctbatch.cli.options import Kind
 from ctbatch.errors import BalanceError, InputError, ServiceRefused
-from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.report.document import Report
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX pipes and devices")
 

@@ -17,7 +17,7 @@ from ctbatch.cli.logs import logging_to
 from ctbatch.cli.pace import Pace, describe, expected_lines, share_done
 from ctbatch.cli.progress import Display, choose_face
 from ctbatch.notices import Level, Live, Notice, Phase
-from ctbatch.pipeline.measurements import TimeS
+from ctbatch.pipeline.report.measurements import TimeS
 
 
 def uploading() -> Live:

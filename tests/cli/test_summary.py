@@ -9,9 +9,9 @@ import pytest
 from ctbatch.cli.summary import summary
 from ctbatch.cli.wording import clean, count, duration, lines, percent, size
 from ctbatch.models import Counts, Mode, State
-from ctbatch.pipeline.bottleneck import Bottleneck, Cause
-from ctbatch.pipeline.measurements import Attempts, LatencyMs, Throughput, TimeS
-from ctbatch.pipeline.report import Reason, Report, RunState, SourceReport
+from ctbatch.pipeline.report.bottleneck import Bottleneck, Cause
+from ctbatch.pipeline.report.document import Reason, Report, RunState, SourceReport
+from ctbatch.pipeline.report.measurements import Attempts, LatencyMs, Throughput, TimeS
 
 FULL = Counts(
     total=40_000_000,

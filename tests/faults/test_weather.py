@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from ctbatch.emulator.state import Config
-from ctbatch.pipeline.report import RunState
+from ctbatch.pipeline.report.document import RunState
 from ctbatch.settings import OnAmbiguous
 from tests.faults.world import (
     WEATHER,

@@ -19,7 +19,7 @@ from ctbatch.emulator.server import Emulator
 from ctbatch.emulator.state import Config
 from ctbatch.notices import Watcher
 from ctbatch.pipeline import runs
-from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.report.document import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, KeyFiles, Settings
 from tests.proxy import FaultProxy, Kind, Script

@@ -13,8 +13,8 @@ from typing import TypeVar
 import orjson
 
 from ctbatch.models import Counts, Refusal, Span, State
-from ctbatch.pipeline.accounts import Accounts, SourceRow
-from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
+from ctbatch.pipeline.ledger.writer import Ledger
 
 __all__ = [
     "DIGEST",

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from ctbatch.api.wire import Entry, Meaning, judge
 from ctbatch.models import Batch, Checked, Counts, Refusal, Span, State
-from ctbatch.pipeline.accounts import Recorded
-from ctbatch.pipeline.checker import Rules, check
+from ctbatch.pipeline.checker.check import Rules, check
+from ctbatch.pipeline.ledger.accounts import Recorded
 from ctbatch.pipeline.settlement import Settlement
 from ctbatch.settings import OnAmbiguous
 from tests.pipeline.lines import event, profile

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ctbatch.errors import RunDirectoryError
 from ctbatch.models import Counts, State
-from ctbatch.pipeline.accounts import Accounts, SourceRow, Totals
-from ctbatch.pipeline.rejects import Copies
-from ctbatch.pipeline.schema import pack_indexes, unpack_indexes
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow, Totals
+from ctbatch.pipeline.ledger.rejects import Copies
+from ctbatch.pipeline.ledger.schema import pack_indexes, unpack_indexes
 from tests.pipeline.ledgers import DIGEST, admit, opened, read, settle, span
 
 ROOT = Path(__file__).parents[2]
@@ -156,7 +156,7 @@ async def _one_source(run_dir: Path) -> None:
 READ = """
 import os, sys
 from pathlib import Path
-from ctbatch.pipeline.accounts import Accounts
+from ctbatch.pipeline.ledger.accounts import Accounts
 if os.geteuid() == 0:
     os.setuid(65534)  # nobody: root may write everywhere
 accounts = Accounts.open(Path(sys.argv[1]))

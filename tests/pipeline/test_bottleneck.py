@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from ctbatch.pipeline.bottleneck import Cause, Usage, bound_by
-from ctbatch.pipeline.measurements import TimeS
+from ctbatch.pipeline.report.bottleneck import Cause, Usage, bound_by
+from ctbatch.pipeline.report.measurements import TimeS
 
 KINDS = [item.name for item in fields(TimeS)]
 

@@ -14,10 +14,11 @@ from unittest.mock import patch
 import pytest
 
 from ctbatch.errors import CtbatchError
-from ctbatch.pipeline import continuing, rundir, runs
+from ctbatch.pipeline import continuing, runs
 from ctbatch.pipeline.equipment import Equipment
-from ctbatch.pipeline.ledger import Ledger
-from ctbatch.pipeline.report import RunState
+from ctbatch.pipeline.ledger import rundir
+from ctbatch.pipeline.ledger.writer import Ledger
+from ctbatch.pipeline.report.document import RunState
 from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings

@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ctbatch.models import Batch, Checked, Overlong, Refusal, Span, State
-from ctbatch.pipeline.checker import Rules, check, record_bytes
-from ctbatch.pipeline.parsing import (
+from ctbatch.pipeline.checker.check import Rules, check, record_bytes
+from ctbatch.pipeline.checker.parsing import (
     MAX_NUMBER_BYTES,
     Flaw,
     _may_hold_long_number,

@@ -23,10 +23,10 @@ from ctbatch.errors import (
     ServiceUnavailable,
 )
 from ctbatch.models import Counts, Mode, State
-from ctbatch.pipeline.accounts import SourceRow
 from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
-from ctbatch.pipeline.measurements import Measurements
-from ctbatch.pipeline.report import Report, RunState
+from ctbatch.pipeline.ledger.accounts import SourceRow
+from ctbatch.pipeline.report.document import Report, RunState
+from ctbatch.pipeline.report.measurements import Measurements
 from tests.pipeline.ledgers import admit, opened, read, settle, span
 
 META = {

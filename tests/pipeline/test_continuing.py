@@ -11,10 +11,10 @@ import pytest
 
 from ctbatch.errors import ResumeRefused
 from ctbatch.models import Mode
-from ctbatch.pipeline.accounts import Accounts, SourceRow
 from ctbatch.pipeline.continuing import Continuation, continue_from
-from ctbatch.pipeline.ledger import Ledger
-from ctbatch.pipeline.source import SourceSpec, expand
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
+from ctbatch.pipeline.ledger.writer import Ledger
+from ctbatch.pipeline.source.reader import SourceSpec, expand
 from tests.pipeline.ledgers import admit, settle, span
 
 TEXT = b'{"n":1}\n' * 10

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ctbatch.pipeline import durable
+from ctbatch.pipeline.ledger import durable
 
 
 def test_a_file_and_its_directory_can_be_synced(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctbatch.models import Batch, Span
-from ctbatch.pipeline.checker import Checker, Rules, check
-from ctbatch.pipeline.fastlane import MAX_SHAPES, FastLane
-from ctbatch.pipeline.fields import PLACEHOLDERS
+from ctbatch.pipeline.checker.check import Checker, Rules, check
+from ctbatch.pipeline.checker.fastlane import MAX_SHAPES, FastLane
+from ctbatch.pipeline.checker.fields import PLACEHOLDERS
 from tests.pipeline.lines import (
     ACCEPTED,
     NOT_RECORDS,

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from ctbatch.errors import ResumeRefused, RunDirectoryError
 from ctbatch.pipeline import runs
-from ctbatch.pipeline.accounts import Accounts
-from ctbatch.pipeline.report import Report, RunState
+from ctbatch.pipeline.ledger.accounts import Accounts
+from ctbatch.pipeline.report.document import Report, RunState
 from ctbatch.pipeline.settlement import MAX_AMBIGUOUS
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import OnAmbiguous

@@ -14,8 +14,8 @@ import pytest
 from backports import zstd
 
 from ctbatch.errors import InputError
-from ctbatch.pipeline.inputs import expand
-from ctbatch.pipeline.sniffing import Kind, kind_of, refuse_unless_ndjson
+from ctbatch.pipeline.source.inputs import expand
+from ctbatch.pipeline.source.sniffing import Kind, kind_of, refuse_unless_ndjson
 
 GOOD = b'{"type":"profile","identity":"u1","profileData":{"a":"b, c; d"}}\n'
 

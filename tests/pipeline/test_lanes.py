@@ -14,8 +14,8 @@ import pytest
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch, Span
-from ctbatch.pipeline.checker import Rules, check
-from ctbatch.pipeline.lanes import DEPTH, Inline, Lane, SealerSpec, Worker, frame
+from ctbatch.pipeline.checker.check import Rules, check
+from ctbatch.pipeline.sealer.lanes import DEPTH, Inline, Lane, SealerSpec, Worker, frame
 from tests.pipeline.lines import NOT_RECORDS, event, profile
 
 PRIVATE = generate()
@@ -131,8 +131,8 @@ def test_no_worker_outlives_its_parent() -> None:
     """Killed with -9, the parent says nothing any more; the worker ends all the same."""
     script = (
         "import sys\n"
-        "from ctbatch.pipeline.lanes import SealerSpec, Worker\n"
-        "from ctbatch.pipeline.checker import Rules\n"
+        "from ctbatch.pipeline.sealer.lanes import SealerSpec, Worker\n"
+        "from ctbatch.pipeline.checker.check import Rules\n"
         "worker = Worker(SealerSpec(None, b'', Rules()))\n"
         "print(worker._process.pid, flush=True)\n"
         "sys.stdin.read()\n"

@@ -14,9 +14,9 @@ import pytest
 
 from ctbatch.errors import LedgerFailed, RunDirectoryError
 from ctbatch.models import Counts, Refusal, State
-from ctbatch.pipeline import rowfile
-from ctbatch.pipeline.accounts import Accounts, Recorded
-from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.ledger import rowfile
+from ctbatch.pipeline.ledger.accounts import Accounts, Recorded
+from ctbatch.pipeline.ledger.writer import Ledger
 from tests.pipeline.ledgers import (
     DIGEST,
     admit,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ctbatch.models import Counts, Span, State
-from ctbatch.pipeline.accounts import Accounts, SourceRow
-from ctbatch.pipeline.ledger import Ledger
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
+from ctbatch.pipeline.ledger.writer import Ledger
 from tests.pipeline.ledgers import DIGEST, line, nothing, read, rows, settle, span
 
 LINES = 4

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctbatch.pipeline.measurements import LatencyMs, Measurements, Stopwatch, TimeS
+from ctbatch.pipeline.report.measurements import LatencyMs, Measurements, Stopwatch, TimeS
 
 attempts = st.lists(
     st.tuples(st.sampled_from(["200", "429", "timeout"]), st.floats(0, 3600)), max_size=20

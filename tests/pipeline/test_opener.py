@@ -17,8 +17,8 @@ from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import generate
 from ctbatch.notices import Silent
 from ctbatch.pipeline.keyring import KeyWatch
-from ctbatch.pipeline.measurements import Measurements
 from ctbatch.pipeline.opener import INLINE_BYTES, Opener
+from ctbatch.pipeline.report.measurements import Measurements
 
 INFO = b"XXX-XXX-XXXX"
 OURS, FOREIGN = generate(), generate()

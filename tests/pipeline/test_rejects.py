@@ -12,9 +12,9 @@ import pytest
 
 from ctbatch.errors import InputBroke
 from ctbatch.models import Refusal, State
-from ctbatch.pipeline import rowfile
-from ctbatch.pipeline.ledger import Ledger
-from ctbatch.pipeline.rejects import pack_rows, unpack_rows
+from ctbatch.pipeline.ledger import rowfile
+from ctbatch.pipeline.ledger.rejects import pack_rows, unpack_rows
+from ctbatch.pipeline.ledger.writer import Ledger
 from tests.pipeline.ledgers import line, modes, nothing, opened, original, rows, settle, span
 
 UNPROCESSED, UNKNOWN, INVALID = State.UNPROCESSED, State.UNKNOWN, State.INVALID

@@ -10,9 +10,8 @@ import pytest
 
 from ctbatch.errors import BalanceError, ExitCode, InputError
 from ctbatch.models import Counts, Mode, Refusal, State
-from ctbatch.pipeline.bottleneck import Bottleneck, Cause
-from ctbatch.pipeline.measurements import Attempts, LatencyMs, Throughput, TimeS
-from ctbatch.pipeline.report import (
+from ctbatch.pipeline.report.bottleneck import Bottleneck, Cause
+from ctbatch.pipeline.report.document import (
     Batches,
     Keys,
     Reason,
@@ -23,6 +22,7 @@ from ctbatch.pipeline.report import (
     public_settings,
     restore_settings,
 )
+from ctbatch.pipeline.report.measurements import Attempts, LatencyMs, Throughput, TimeS
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, OnAmbiguous, Secret, Settings
 
 LINES = Counts(total=10, processed=5, unprocessed=1, invalid=1, unknown=1, unsent=1, blank=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ctbatch.errors import RunDirectoryError
-from ctbatch.pipeline import rundir
+from ctbatch.pipeline.ledger import rundir
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 HOLD = """
 import sys
 from pathlib import Path
-from ctbatch.pipeline import rundir
+from ctbatch.pipeline.ledger import rundir
 with rundir.locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -33,7 +33,7 @@ TRY = """
 import sys
 from pathlib import Path
 from ctbatch.errors import CtbatchError
-from ctbatch.pipeline import rundir
+from ctbatch.pipeline.ledger import rundir
 try:
     with rundir.locked(Path(sys.argv[1])):
         print("held")
@@ -46,7 +46,7 @@ UNWRITABLE = """
 import os, sys
 from pathlib import Path
 from ctbatch.errors import RunDirectoryError
-from ctbatch.pipeline import rundir
+from ctbatch.pipeline.ledger import rundir
 if os.geteuid() == 0:
     os.setuid(65534)  # nobody: root may write everywhere
 place = Path(sys.argv[1])

@@ -14,9 +14,9 @@ import pytest
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch, Span
-from ctbatch.pipeline.checker import Rules
-from ctbatch.pipeline.lanes import DEPTH, Inline, Sealed, SealerSpec, Worker, frame
-from ctbatch.pipeline.sealer import (
+from ctbatch.pipeline.checker.check import Rules
+from ctbatch.pipeline.sealer.lanes import DEPTH, Inline, Sealed, SealerSpec, Worker, frame
+from ctbatch.pipeline.sealer.pool import (
     WINDOW_S,
     Pressure,
     Sealer,

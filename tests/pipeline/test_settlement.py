@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from ctbatch.models import Counts, Span, State
-from ctbatch.pipeline.accounts import Recorded
-from ctbatch.pipeline.checker import Rules, check
+from ctbatch.pipeline.checker.check import Rules, check
+from ctbatch.pipeline.ledger.accounts import Recorded
 from ctbatch.pipeline.settlement import MAX_AMBIGUOUS, MAX_AMBIGUOUS_HALF, Settlement
 from ctbatch.settings import OnAmbiguous
 from tests.pipeline.lines import ACCEPTED

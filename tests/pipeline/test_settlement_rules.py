@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ctbatch.api.wire import Entry
 from ctbatch.models import Batch, Counts, Span, State
-from ctbatch.pipeline.accounts import Recorded
-from ctbatch.pipeline.checker import Rules, check
+from ctbatch.pipeline.checker.check import Rules, check
+from ctbatch.pipeline.ledger.accounts import Recorded
 from ctbatch.pipeline.settlement import MAX_AMBIGUOUS, MAX_TRANSIENT, Settlement
 from ctbatch.settings import OnAmbiguous
 

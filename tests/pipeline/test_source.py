@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from ctbatch.errors import InputBroke, InputError, ResumeRefused
 from ctbatch.models import Batch, Overlong
-from ctbatch.pipeline.source import (
+from ctbatch.pipeline.source.reader import (
     Kind,
     Reader,
     RecordedSpan,
@@ -34,7 +34,7 @@ from ctbatch.pipeline.source import (
     expand,
     read_line,
 )
-from ctbatch.pipeline.streams import Damaged, unpack
+from ctbatch.pipeline.source.streams import Damaged, unpack
 from ctbatch.settings import Batching
 
 SMALL = Batching(batch_size=10, linger_s=0.02)

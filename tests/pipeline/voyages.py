@@ -19,8 +19,8 @@ from unittest.mock import patch
 
 from ctbatch.notices import Watcher
 from ctbatch.pipeline import equipment, runs
-from ctbatch.pipeline.ledger import Ledger
-from ctbatch.pipeline.report import Report
+from ctbatch.pipeline.ledger.writer import Ledger
+from ctbatch.pipeline.report.document import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, OnAmbiguous, Secret, Settings
 from tests.pipeline.scripted import ScriptedService

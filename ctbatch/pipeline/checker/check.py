@@ -9,10 +9,11 @@ Invariants:
    exactly the accepted records.
 4. What is said about a line (``Refusal.error``, warnings) holds no data of it.
 
-:func:`check` is the exact check. What a line must be is in :mod:`ctbatch.pipeline.parsing` (JSON)
-and :mod:`ctbatch.pipeline.fields` (the vendor's rules). :class:`Checker` finds the same in a
-fraction of the time, since it leaves to it only what :mod:`ctbatch.pipeline.fastlane` does not know
-to be clean. Framing and sealing are the lanes'.
+:func:`check` is the exact check. What a line must be is in :mod:`ctbatch.pipeline.checker.parsing`
+(JSON) and :mod:`ctbatch.pipeline.checker.fields` (the vendor's rules). :class:`Checker` finds the
+same in a fraction of the time, since it leaves to it only what
+:mod:`ctbatch.pipeline.checker.fastlane` does not know to be clean. Framing and sealing are the
+lanes'.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from dataclasses import dataclass
 from itertools import compress
 
 from ctbatch.models import Batch, Checked, Refusal, State
-from ctbatch.pipeline.fastlane import FastLane, Sorted
-from ctbatch.pipeline.fields import Facts, examine
-from ctbatch.pipeline.parsing import Flaw, parse
+from ctbatch.pipeline.checker.fastlane import FastLane, Sorted
+from ctbatch.pipeline.checker.fields import Facts, examine
+from ctbatch.pipeline.checker.parsing import Flaw, parse
 
 __all__ = ["Checker", "Rules", "check", "record_bytes"]
 

@@ -8,7 +8,7 @@ Invariants:
    (e-mail, phone, gender …) are applied here only when they are asked for (``strict``).
 3. No sentence holds data of the record: fields of the API are named, keys of the customer are not.
 
-Which bytes are JSON at all is :mod:`ctbatch.pipeline.parsing`'s to say.
+Which bytes are JSON at all is :mod:`ctbatch.pipeline.checker.parsing`'s to say.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from ctbatch.pipeline.parsing import Flaw, Record, parse_exactly
+from ctbatch.pipeline.checker.parsing import Flaw, Record, parse_exactly
 
 __all__ = ["IDENTITY_KINDS", "LONGEST_PLACEHOLDER", "PLACEHOLDERS", "Facts", "examine"]
 

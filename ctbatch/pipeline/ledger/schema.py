@@ -2,7 +2,7 @@
 
 Invariant: a ledger is created in one transaction, so a crash leaves none or a whole one.
 
-What is written when is :mod:`~ctbatch.pipeline.ledger`'s.
+What is written when is :mod:`~ctbatch.pipeline.ledger.writer`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from ctbatch.errors import RunDirectoryError
-from ctbatch.pipeline.durable import sync_directory
+from ctbatch.pipeline.ledger.durable import sync_directory
 
 __all__ = [
     "ADMIT",

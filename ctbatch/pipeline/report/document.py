@@ -7,8 +7,8 @@ Invariants:
 2. Per source and in all, the states add up to the lines read; :meth:`Report.check_balance` says so.
 3. No secret and no personal data: paths, counts, times, codes and cleaned words.
 
-What does not live here: measuring (:mod:`~ctbatch.pipeline.measurements`), reading the ledger,
-wording for people (:mod:`ctbatch.cli.summary`), and printing.
+What does not live here: measuring (:mod:`~ctbatch.pipeline.report.measurements`), reading the
+ledger, wording for people (:mod:`ctbatch.cli.summary`), and printing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ import orjson
 
 from ctbatch.errors import BalanceError, ExitCode, InputError
 from ctbatch.models import Counts, Mode, Refusal, State
-from ctbatch.pipeline.bottleneck import Bottleneck, Cause
-from ctbatch.pipeline.measurements import Attempts, LatencyMs, Measurements, Throughput, TimeS
+from ctbatch.pipeline.report.bottleneck import Bottleneck, Cause
+from ctbatch.pipeline.report.measurements import (
+    Attempts,
+    LatencyMs,
+    Measurements,
+    Throughput,
+    TimeS,
+)
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, KeyFiles, OnAmbiguous, Settings
 
 __all__ = [

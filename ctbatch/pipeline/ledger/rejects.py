@@ -14,7 +14,7 @@ Invariants:
 4. The reasons row of a line that was not copied says ``"copied": false``.
 
 Only the two files of original lines hold personal data. How a file is kept safe is
-:mod:`~ctbatch.pipeline.rowfile`'s.
+:mod:`~ctbatch.pipeline.ledger.rowfile`'s.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import orjson
 
 from ctbatch.errors import CtbatchError
 from ctbatch.models import Refusal, Span, State
-from ctbatch.pipeline.rowfile import FileState, Rewrite, RowFile, fresh
+from ctbatch.pipeline.ledger.rowfile import FileState, Rewrite, RowFile, fresh
 
 __all__ = [
     "FILES",

@@ -1,7 +1,7 @@
 """The sealing pool: checking, framing and sealing off the event loop.
 
-Each job goes to a lane (:mod:`ctbatch.pipeline.lanes`) on a thread that waits for it. There are as
-many worker processes as were asked for, one lane in this process for none, or as many as
+Each job goes to a lane (:mod:`ctbatch.pipeline.sealer.lanes`) on a thread that waits for it. There
+are as many worker processes as were asked for, one lane in this process for none, or as many as
 turn out to be of use: then the pool begins without, and adds a worker when it is measured that the
 CPU of this process is what the run waits for (:class:`Pressure`).
 
@@ -32,7 +32,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch
-from ctbatch.pipeline.lanes import DEPTH, Inline, Lane, Sealed, SealerSpec, Worker
+from ctbatch.pipeline.sealer.lanes import DEPTH, Inline, Lane, Sealed, SealerSpec, Worker
 from ctbatch.pipeline.threads import see_through
 
 __all__ = ["Pressure", "Sealed", "Sealer", "SealerSpec", "Workers", "usable_cpus", "workers_for"]

@@ -44,7 +44,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from ctbatch.pipeline.fields import IDENTITY_KINDS, LONGEST_PLACEHOLDER, PLACEHOLDERS, Facts
+from ctbatch.pipeline.checker.fields import IDENTITY_KINDS, LONGEST_PLACEHOLDER, PLACEHOLDERS, Facts
 
 __all__ = ["FastLane", "Sorted"]
 

@@ -10,7 +10,7 @@ Invariants:
 4. Files are 0600, and durable (with their directory entry) before :meth:`RowFile.sync` and
    :meth:`Rewrite.finish` return.
 
-What rows mean is not known here (:mod:`~ctbatch.pipeline.rejects`).
+What rows mean is not known here (:mod:`~ctbatch.pipeline.ledger.rejects`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
-from ctbatch.pipeline.durable import sync_directory, sync_file
+from ctbatch.pipeline.ledger.durable import sync_directory, sync_file
 
 __all__ = ["FileState", "Rewrite", "RowFile", "fresh"]
 

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctbatch.errors import RunDirectoryError
-from ctbatch.pipeline.durable import sync_directory
-from ctbatch.pipeline.schema import LEDGER_NAME
+from ctbatch.pipeline.ledger.durable import sync_directory
+from ctbatch.pipeline.ledger.schema import LEDGER_NAME
 
 __all__ = ["DEFAULT_BASE", "all_runs", "create", "is_locked", "locked"]
 

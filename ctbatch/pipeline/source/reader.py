@@ -11,9 +11,9 @@ Invariants:
 3. :meth:`Reader.stop` ends it at once, also while the thread waits for an idle pipe.
 4. What is wrong with an input arrives from :meth:`Reader.next`, after every whole line before it.
 
-What the thread does is in :mod:`~ctbatch.pipeline.reading`; cutting is in
-:mod:`~ctbatch.pipeline.batcher`, opening and unpacking in :mod:`~ctbatch.pipeline.streams`, finding
-and refusing in :mod:`~ctbatch.pipeline.inputs`.
+What the thread does is in :mod:`~ctbatch.pipeline.source.reading`; cutting is in
+:mod:`~ctbatch.pipeline.batcher`, opening and unpacking in :mod:`~ctbatch.pipeline.source.streams`,
+finding and refusing in :mod:`~ctbatch.pipeline.source.inputs`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from queue import SimpleQueue
 
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import BOM, RecordedSpan, digest_of
-from ctbatch.pipeline.inputs import SourceSpec, expand
-from ctbatch.pipeline.reading import Reading, SourceStatistics
-from ctbatch.pipeline.sniffing import Kind
-from ctbatch.pipeline.streams import Damaged, RawFile, Stopped, Wake, unpack
+from ctbatch.pipeline.source.inputs import SourceSpec, expand
+from ctbatch.pipeline.source.reading import Reading, SourceStatistics
+from ctbatch.pipeline.source.sniffing import Kind
+from ctbatch.pipeline.source.streams import Damaged, RawFile, Stopped, Wake, unpack
 from ctbatch.settings import Batching
 
 __all__ = [

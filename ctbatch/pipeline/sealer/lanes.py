@@ -10,7 +10,8 @@ Invariants:
 1. The bytes of a record are sent as they stand in the input: framing joins, it never rewrites.
 2. A worker that is gone is noticed by whoever waits for it, as ``EOFError`` or ``OSError``.
 
-The private key never comes here. Who gets which job is :mod:`ctbatch.pipeline.sealer`'s to say.
+The private key never comes here. Who gets which job is :mod:`ctbatch.pipeline.sealer.pool`'s to
+say.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ctbatch.crypto.hpke import SealingKey
 from ctbatch.crypto.keyset import parse_public
 from ctbatch.models import Batch, Checked, SealedBatch
 from ctbatch.pipeline.batcher import digest_of
-from ctbatch.pipeline.checker import Checker, Rules, record_bytes
+from ctbatch.pipeline.checker.check import Checker, Rules, record_bytes
 
 __all__ = [
     "Arena",
@@ -212,7 +213,7 @@ class Worker:
         self._last.set()
         fds = [arena.fd for arena in self._arenas]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from ctbatch.pipeline.lanes import serve; serve()"],
+            [sys.executable, "-c", "from ctbatch.pipeline.sealer.lanes import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[fd for fd in fds if fd is not None],

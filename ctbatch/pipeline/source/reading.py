@@ -1,7 +1,7 @@
 """What the reading thread does: one source after the other, as an iterator of batches.
 
 Synchronous: it blocks where a disk or a pipe blocks, and :class:`~ctbatch.pipeline.streams.Stopped`
-ends it. How batches get from the thread to the loop is :mod:`~ctbatch.pipeline.source`'s.
+ends it. How batches get from the thread to the loop is :mod:`~ctbatch.pipeline.source.reader`'s.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from ctbatch.errors import InputBroke, ResumeRefused
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import Batcher, RecordedSpan, SpanMismatch, digest_of
-from ctbatch.pipeline.inputs import SourceSpec
-from ctbatch.pipeline.sniffing import HEAD_BYTES, Kind, refuse_unless_ndjson
-from ctbatch.pipeline.streams import Damaged, RawFile, Stopped, Wake, unpack
+from ctbatch.pipeline.source.inputs import SourceSpec
+from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, refuse_unless_ndjson
+from ctbatch.pipeline.source.streams import Damaged, RawFile, Stopped, Wake, unpack
 from ctbatch.settings import Batching
 
 __all__ = ["Reading", "SourceStatistics"]

@@ -10,7 +10,7 @@ Invariants:
    ``MAX_NUMBER_BYTES`` bytes. Joining such lines with commas gives an array of as many objects.
 2. Nothing is raised, whatever the bytes. A flaw says the kind and the place, never the content.
 
-What the object has to hold is :mod:`ctbatch.pipeline.fields`' to say.
+What the object has to hold is :mod:`ctbatch.pipeline.checker.fields`' to say.
 """
 
 from __future__ import annotations

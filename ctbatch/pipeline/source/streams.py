@@ -26,7 +26,7 @@ from typing import Protocol, cast
 
 from isal import igzip_lib
 
-from ctbatch.pipeline.sniffing import HEAD_BYTES, Kind, kind_of
+from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, kind_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd

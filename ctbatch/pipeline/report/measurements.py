@@ -25,7 +25,7 @@ from typing import Self
 
 import orjson
 
-from ctbatch.pipeline.latencies import Latencies, LatencyMs
+from ctbatch.pipeline.report.latencies import Latencies, LatencyMs
 
 __all__ = ["Attempts", "LatencyMs", "Measurements", "Stopwatch", "Throughput", "TimeS"]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctbatch.errors import InputError
-from ctbatch.pipeline.sniffing import HEAD_BYTES, Kind, kind_of, refuse_unless_ndjson
-from ctbatch.pipeline.streams import fd_of, head_of
+from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, kind_of, refuse_unless_ndjson
+from ctbatch.pipeline.source.streams import fd_of, head_of
 
 __all__ = ["SourceSpec", "expand"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ctbatch.models import Counts, Refusal, Span
-from ctbatch.pipeline.rejects import Copies, unpack_rows
-from ctbatch.pipeline.schema import pack_indexes, snapshot, unpack_indexes
+from ctbatch.pipeline.ledger.rejects import Copies, unpack_rows
+from ctbatch.pipeline.ledger.schema import pack_indexes, snapshot, unpack_indexes
 
 __all__ = ["Accounts", "Recorded", "SourceRow", "Totals"]
 

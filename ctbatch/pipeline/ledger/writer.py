@@ -16,7 +16,7 @@ Invariants:
 5. No personal data here: positions, codes and cleaned words only.
 
 What does not live here: deciding what a reply means, reading the input, sums
-(:mod:`~ctbatch.pipeline.accounts`), tables (:mod:`~ctbatch.pipeline.schema`).
+(:mod:`~ctbatch.pipeline.ledger.accounts`), tables (:mod:`~ctbatch.pipeline.ledger.schema`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from typing import Any, Self, cast
 
 from ctbatch.errors import CtbatchError, LedgerFailed
 from ctbatch.models import Counts, Refusal, Span
-from ctbatch.pipeline.accounts import Accounts, SourceRow
-from ctbatch.pipeline.rejects import RejectFiles, fresh_state
-from ctbatch.pipeline.schema import (
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
+from ctbatch.pipeline.ledger.rejects import RejectFiles, fresh_state
+from ctbatch.pipeline.ledger.schema import (
     ADMIT,
     LEDGER_NAME,
     SETTLE,
