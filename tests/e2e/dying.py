@@ -30,7 +30,6 @@ def doomed(directory: Path, at: int) -> dict[str, str | None]:
     (directory / "sitecustomize.py").write_text("from tests.e2e.dying import install\ninstall()\n")
     return {
         "PYTHONPATH": os.pathsep.join([str(directory), str(_ROOT)]),
-        "COVERAGE_PROCESS_CONFIG": None,  # measuring writes files too
         _AT: str(at),
     }
 

@@ -126,8 +126,7 @@ def test_a_full_disk_while_the_run_directory_is_made(desk: Desk, service: Servic
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
     )
-    # Measuring coverage would write too, and complain.
-    env = {"PYTHONPATH": str(desk.cwd), "COVERAGE_PROCESS_CONFIG": None}
+    env = {"PYTHONPATH": str(desk.cwd)}
     ended = desk.ctbatch("run", users, "--run-dir", "run", env=env)
     assert ended.code == 2, ended.err
     assert "run" in ended.complaint

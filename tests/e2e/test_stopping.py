@@ -14,12 +14,17 @@ from tests.e2e.people import counter, identities, mixture, profile, profiles
 from tests.e2e.service import Service
 
 
-def _emulators() -> set[str]:
+def _emulators() -> dict[str, int]:
+    """The emulators of this machine, with their parents' ids: other tests have theirs."""
     return {
-        stat.parent.name
-        for stat in Path("/proc").glob("[0-9]*/cmdline")
-        if b"ctbatch.emulator" in _read(stat)
+        line.parent.name: int(_read(line.with_name("stat")).rpartition(b")")[2].split()[1])
+        for line in Path("/proc").glob("[0-9]*/cmdline")
+        if b"ctbatch.emulator" in _read(line)
     }
+
+
+def _emulators_of(pid: int) -> set[str]:
+    return {emulator for emulator, parent in _emulators().items() if parent == pid}
 
 
 def _read(path: Path) -> bytes:
@@ -115,15 +120,17 @@ def test_ctrl_c_while_a_pipe_is_idle(desk: Desk, service: Service) -> None:
 
 def test_kill_leaves_no_process(desk: Desk, service: Service) -> None:
     """kill -9: workers and the emulator of ``--emulator`` end with the process they served."""
-    before = _emulators()
     read_end, write_end = os.pipe()
     with os.fdopen(write_end, "wb", buffering=0) as pipe:
         args = ("run", "-", "--emulator", "--workers", 2, "--linger", "0.1", "--run-dir", "run")
         started = desk.start(*args, stdin=read_end)
         os.close(read_end)
         pipe.write(profile("a") + b"\n")
-        until("its children", lambda: len(living(started.pid)) >= 2 and bool(_emulators() - before))
-        born = _emulators() - before
+        until(
+            "its children",
+            lambda: len(living(started.pid)) >= 2 and _emulators_of(started.pid) != set(),
+        )
+        born = _emulators_of(started.pid)
         started.kill()
         until("the end of its workers", lambda: not living(started.pid))
         until("the end of its emulator", lambda: born.isdisjoint(_emulators()))
