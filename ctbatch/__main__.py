@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from ctbatch import __version__
@@ -22,7 +23,10 @@ def main() -> int:
         return streams.finish(0)
     from ctbatch.cli.main import main as command_line  # noqa: PLC0415  # heavy
 
-    return command_line()
+    code = command_line()
+    # The result is known and told: a late Ctrl-C, while the interpreter ends, must not replace it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":

@@ -162,9 +162,11 @@ async def test_bytes_are_left_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "packed",
     [
-        gzip.compress(profiles(500)),
-        gzip.compress(profiles(200)) + gzip.compress(b"") + gzip.compress(profiles(300, 200)),
-        gzip.compress(profiles(500)) + b"\0" * 1000,
+        gzip.compress(profiles(500), mtime=0),
+        gzip.compress(profiles(200), mtime=0)
+        + gzip.compress(b"", mtime=0)
+        + gzip.compress(profiles(300, 200), mtime=0),
+        gzip.compress(profiles(500), mtime=0) + b"\0" * 1000,
         zstd.compress(profiles(500)),
         zstd.compress(profiles(200)) + zstd.compress(profiles(300, 200)),
         b"\x50\x2a\x4d\x18\4\0\0\0abcd"
@@ -203,12 +205,12 @@ def test_archives_may_come_in_any_pieces(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("packed", "says"),
     [
-        (gzip.compress(profiles(2000))[:-1], "cut short"),
-        (gzip.compress(profiles(2000))[:3000], "cut short"),
-        (gzip.compress(profiles(2000))[:5], "cut short"),
-        (gzip.compress(profiles(2000)) + b"\x1f\x8b", "cut short"),
-        (gzip.compress(profiles(2000))[:-8] + b"\0" * 8, "corrupt"),
-        (gzip.compress(profiles(2000)) + b"\0\0garbage", "follows the end"),
+        (gzip.compress(profiles(2000), mtime=0)[:-1], "cut short"),
+        (gzip.compress(profiles(2000), mtime=0)[:3000], "cut short"),
+        (gzip.compress(profiles(2000), mtime=0)[:5], "cut short"),
+        (gzip.compress(profiles(2000), mtime=0) + b"\x1f\x8b", "cut short"),
+        (gzip.compress(profiles(2000), mtime=0)[:-8] + b"\0" * 8, "corrupt"),
+        (gzip.compress(profiles(2000), mtime=0) + b"\0\0garbage", "follows the end"),
         (b"\x1f\x8b\x08\x08" + b"n" * (2 << 20), "header does not end"),
         (zstd.compress(profiles(90_000))[:-9], "cut short"),
         (zstd.compress(profiles(2000)) + b"garbage", "follows the end"),
@@ -234,7 +236,7 @@ async def test_a_damaged_archive_gives_its_whole_lines_and_an_error(
 
 async def test_a_truncated_archive_loses_no_whole_line(tmp_path: Path) -> None:
     """What gzip itself would still give is delivered up to its last line end."""
-    packed = gzip.compress(profiles(2000))[:4000]
+    packed = gzip.compress(profiles(2000), mtime=0)[:4000]
     whole = zlib.decompressobj(wbits=31).decompress(packed)
     batches, _ = await read_until_broken(
         Reader(await found(written(tmp_path / "a", packed)), SMALL)
@@ -244,7 +246,7 @@ async def test_a_truncated_archive_loses_no_whole_line(tmp_path: Path) -> None:
 
 async def test_an_archive_that_explodes_is_read_in_bounded_memory(tmp_path: Path) -> None:
     """100 MB of one line in 100 KB of gzip or zstd is an overlong line, not a heap of memory."""
-    for pack in (lambda data: gzip.compress(data, 1), zstd.compress):
+    for pack in (lambda data: gzip.compress(data, 1, mtime=0), zstd.compress):
         packed = pack(b"a\n" + b"x" * 100_000_000 + b"\nb\n")
         specs = await found(written(tmp_path / "a", packed))
         del packed
@@ -399,14 +401,14 @@ async def test_a_pipe_that_is_not_ndjson_is_refused_before_a_line_is_delivered()
     with pytest.raises(InputError, match="JSON array"):
         await read_piped(b'[{"a":1},\n{"a":2}]\n')
     with pytest.raises(InputError, match="table"):
-        await read_piped(gzip.compress(b"name,mail\nx,y\n"))
+        await read_piped(gzip.compress(b"name,mail\nx,y\n", mtime=0))
     assert joined(await read_piped(b"name,mail\n{}\n")) == b"name,mail\n{}\n"
 
 
 async def test_a_broken_pipe_archive_gives_its_whole_lines() -> None:
     """Also where it breaks while the beginning is looked at."""
     read_fd, write_fd = os.pipe()
-    os.write(write_fd, gzip.compress(profiles(30))[:-4])
+    os.write(write_fd, gzip.compress(profiles(30), mtime=0)[:-4])
     os.close(write_fd)
     batches, error = await read_until_broken(Reader([piped(read_fd)], SMALL))
     assert joined(batches) == profiles(30)
