@@ -30,6 +30,9 @@ from ctbatch.pipeline.stages import Stages
 
 __all__ = ["Flow"]
 
+CPU_EVERY_S = 0.2
+"""Between two looks at a thread's CPU clock: it can take a fraction of a millisecond, each time."""
+
 
 class Flow:
     """One execution: ``recorded`` are the spans that an earlier process left unfinished."""
@@ -52,6 +55,7 @@ class Flow:
         self._make = make
         self._deliveries: dict[asyncio.Task[None], Delivery] = {}
         self._cpu_s = time.thread_time()
+        self._look_at = 0.0
 
     async def run(self) -> None:
         """Deliver every batch; returns when all are, or when the run has been drained."""
@@ -61,6 +65,8 @@ class Flow:
             await self._places.all_free()
             for obeying in wishes:
                 obeying.cancel()
+        self._look_at = 0.0
+        self._show()
         live = self._stages.tally.live
         self._stages.measured.used(live.slots_s, live.cpu_s)
         if broken is not None:
@@ -109,7 +115,9 @@ class Flow:
     def _show(self) -> None:
         live, stages = self._stages.tally.live, self._stages
         live.in_progress, live.limit = self._places.held, stages.slots.limit
-        live.slots_s, live.cpu_s = stages.slots.usage, time.thread_time() - self._cpu_s
+        live.slots_s = stages.slots.usage
+        if (now := stages.clock()) >= self._look_at:
+            live.cpu_s, self._look_at = time.thread_time() - self._cpu_s, now + CPU_EVERY_S
         if not stages.stop.draining:
             live.phase = stages.breaker.phase
 

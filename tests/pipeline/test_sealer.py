@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,12 @@ class Counted(Pressure):
         super().__init__(0, 0)
         self._due, self._jobs = due, 0
 
-    def job_done(self, now_s: float, cpu_s: float, *, took_s: float, workers: int) -> bool:
+    def job_done(
+        self, now_s: float, cpu: Callable[[], float], *, took_s: float, workers: int
+    ) -> bool:
         """Whether it is due."""
         assert now_s >= 0
-        assert cpu_s >= 0
+        assert cpu() >= 0
         assert took_s >= 0
         assert workers >= 0
         self._jobs += 1
@@ -215,7 +218,8 @@ def pressed(*shares: tuple[float, float], workers: int) -> bool:
         for _ in range(10):
             now_s, cpu_s = now_s + WINDOW_S / 9, cpu_s + WINDOW_S / 9 * cpu
             took_s = WINDOW_S / 9 * lanes
-            due |= pressure.job_done(now_s, cpu_s, took_s=took_s, workers=workers)
+            used = partial(float, cpu_s)
+            due |= pressure.job_done(now_s, used, took_s=took_s, workers=workers)
     return due
 
 

@@ -58,7 +58,7 @@ _DEATHS = (EOFError, OSError, pickle.UnpicklingError)
 
 
 class Pressure:
-    """Says when another worker would be of use. Pure: it is told times, and never asks.
+    """Says when another worker would be of use.
 
     The first one takes the work from this process, so it is of use where this process has no CPU
     time left. Further ones are where the workers have none, and this process has.
@@ -71,8 +71,13 @@ class Pressure:
     def _begin(self, now_s: float, cpu_s: float) -> None:
         self._since_s, self._cpu_s, self._lanes_s = now_s, cpu_s, 0.0
 
-    def job_done(self, now_s: float, cpu_s: float, *, took_s: float, workers: int) -> bool:
-        """A job took a lane so long; ``cpu_s`` is what this process used since it began.
+    def job_done(
+        self, now_s: float, cpu: Callable[[], float], *, took_s: float, workers: int
+    ) -> bool:
+        """A job took a lane so long; ``cpu`` tells the seconds this process used so far.
+
+        It is asked at the end of a window only: while other threads run, the clock of a process's
+        CPU can cost more than a millisecond (measured on a virtual machine).
 
         Returns whether to add a worker: at the end of the second window in a row that asks for it.
         """
@@ -80,6 +85,7 @@ class Pressure:
         window_s = now_s - self._since_s
         if window_s < WINDOW_S:
             return False
+        cpu_s = cpu()
         ours, lanes = (cpu_s - self._cpu_s) / window_s, self._lanes_s / window_s
         self._begin(now_s, cpu_s)
         pressed = lanes > BUSY * DEPTH * workers and ours < BUSY if workers else ours > BUSY
@@ -252,12 +258,12 @@ class Sealer:
 
     def _grow_if_due(self, took_s: float) -> None:
         """Have a worker added where one would be of use; nobody waits for it."""
-        now_s, cpu_s = time.perf_counter(), time.process_time()
         with self._deciding:
             if self._growing or self._workers >= self._most:
                 return
+            now_s, cpu = time.perf_counter(), time.process_time
             self._growing = self._pressure.job_done(
-                now_s, cpu_s, took_s=took_s, workers=self._workers
+                now_s, cpu, took_s=took_s, workers=self._workers
             )
             if self._growing:
                 with suppress(RuntimeError):  # the pool is being closed
