@@ -58,6 +58,7 @@ class Live:
     bytes_total: int | None = None
     bytes_read: int = 0
     lines_read: int = 0
+    input_ended: bool = False
     processed: int = 0
     unprocessed: int = 0
     invalid: int = 0

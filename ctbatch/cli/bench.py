@@ -19,7 +19,7 @@ from ctbatch.cli.wording import count, duration
 from ctbatch.errors import SettingsError
 from ctbatch.pipeline.sealer.pool import workers_for
 from ctbatch.settings import Batching, Delivery
-from ctbatch.tuning.advice import choose, knee, slowest
+from ctbatch.tuning.advice import choose, is_undecided, knee, slowest
 from ctbatch.tuning.bench import Grid, sweep
 from ctbatch.tuning.figures import Figures
 from ctbatch.tuning.picture import picture
@@ -146,7 +146,7 @@ def _json(figures: Sequence[Figures], ground: Ground) -> bytes:
         "use": None,
         "knee": None,
     }
-    if best is not None:
+    if best is not None and not is_undecided(figures, best):
         told["use"] = {**asdict(best.setting), "options": best.setting.options}
         told["knee"] = asdict(knee(figures, best))
     return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -178,6 +178,12 @@ def _told(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str
     best = choose(figures)
     if best is None:
         yield "Nothing was settled, so there is nothing to recommend."
+        return
+    if is_undecided(figures, best):
+        yield (
+            "What looks fastest (~) was not measured for long enough, so nothing is recommended:"
+            " try a longer file, or more --lines and --seconds."
+        )
         return
     bend = knee(figures, best)
     yield f"With batches of {count(best.setting.batch_size)}, {bend.text}."

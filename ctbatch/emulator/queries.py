@@ -22,6 +22,7 @@ from urllib.parse import quote
 from ctbatch.emulator.envelope import Refused
 from ctbatch.emulator.profiles import Event, Profile, Profiles, stamp
 from ctbatch.emulator.state import Config, Store
+from ctbatch.emulator.verdicts import RESTRICTED_EVENTS
 
 __all__ = ["Queries"]
 
@@ -69,7 +70,7 @@ class Queries:
         """``POST /1/events.json``: a cursor."""
         wanted = _wanted(body, self._today())
         names = {event.name for profile in self._known() for event in profile.events}
-        if wanted["event_name"] not in names:
+        if wanted["event_name"] not in names | RESTRICTED_EVENTS:
             raise Refused(200, f'["Invalid event : {wanted["event_name"]}"]', 400)
         with_data = query.get("profile", "true") != "false"
         rows = [

@@ -72,6 +72,7 @@ class Breaker:
         self._refused_batches = 0
         self._refused_singles = 0
         self._isolations = 0
+        self._presumed = False
         self.phase = Phase.CANARY
         self.accepted = 0
         """Requests accepted so far."""
@@ -162,6 +163,17 @@ class Breaker:
         if not too_many:
             return None
         return explain_refusal(what, sealed=self.sealed, others_pass=single and self.accepted > 0)
+
+    def presume(self) -> bool:
+        """Whether a record that is refused again and again may be blamed though no other request
+        was accepted since: if others were before, and once in a process. It is asked where nothing
+        else is left to send: else the last line of a file could never be finished.
+        """
+        if self._presumed or not self.accepted:
+            return False
+        self._presumed = True
+        self._refused_singles = 0
+        return True
 
     def overspent(self, what: str, *, lines: int) -> CtbatchError | None:
         """The reason to stop if isolation has cost too many requests for so many lines read."""

@@ -34,7 +34,7 @@ from ctbatch.pipeline.settlement import Piece, Settlement
 from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.threads import see_through
 
-__all__ = ["Delivery", "Rehearsal"]
+__all__ = ["Delivery"]
 
 _NOTHING: frozenset[int] = frozenset()
 
@@ -281,9 +281,17 @@ class Delivery:
         if settlement.hopeless:
             return explain_refusal(said, sealed=s.breaker.sealed)
         problem = s.breaker.refused(said, single=single) if counts else None
+        if problem is not None and self._is_the_rest() and s.breaker.presume():
+            settlement.blame(code, said)
+            return None
         if problem is None and settlement.isolating:
             problem = s.breaker.overspent(said, lines=s.tally.live.lines_read)
         return problem
+
+    def _is_the_rest(self) -> bool:
+        """Whether one record of this batch is all that is left of the run."""
+        live = self._s.tally.live
+        return live.input_ended and live.in_progress == 1 and len(self._settlement.pending) == 1
 
     def _broken(self, error: TransportError) -> CtbatchError | None:
         """Act on an attempt without a reply."""
@@ -380,19 +388,3 @@ class Delivery:
         span = self._batch.span
         fields = {"source": span.source, "first_line": span.first_line, "lines": span.lines}
         self._s.watcher.tell(Notice(level, event, text, fields))
-
-
-class Rehearsal(Delivery):
-    """The delivery of a dry run: check and record what is invalid; send nothing."""
-
-    async def run(self) -> None:
-        """Check the batch; its valid lines stay unsent."""
-        try:
-            await self._seal()
-            if self._settlement.piece is not None:
-                await self._record()
-                self._warn()
-        except CtbatchError as error:
-            self._s.stop.fail(error)
-        finally:
-            self._s.turns.release(self._seq)

@@ -84,6 +84,7 @@ class Flow:
                 seq += 1
         except CtbatchError as error:
             return error
+        self._stages.tally.live.input_ended = True
         return None
 
     async def _next(self) -> Batch | None:

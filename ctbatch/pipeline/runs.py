@@ -27,7 +27,7 @@ from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
 from ctbatch.pipeline.breaker import Tally
 from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
 from ctbatch.pipeline.continuing import Continuation, continue_from, kept_settings, mode_in
-from ctbatch.pipeline.delivery import Delivery, Rehearsal
+from ctbatch.pipeline.delivery import Delivery
 from ctbatch.pipeline.equipment import Backoff, Equipment
 from ctbatch.pipeline.flow import Flow
 from ctbatch.pipeline.keyring import Keyring, load_keys
@@ -35,6 +35,7 @@ from ctbatch.pipeline.ledger import rundir
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
 from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.places import Places
+from ctbatch.pipeline.rehearsal import Rehearsal
 from ctbatch.pipeline.report.document import (
     Measurements,
     Report,

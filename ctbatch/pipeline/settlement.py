@@ -10,7 +10,8 @@ Invariants:
 2. Pieces go out one after the other, in line order per identity: what is put back or put off takes
    the later records of its identities along.
 3. A record is blamed for the refusal of its batch only if another request was accepted, without
-   it, after the batch was first refused, and only if it was refused three times by itself.
+   it, after the batch was first refused, and only if it was refused three times by itself. (One
+   that is all that is left of a run is an exception: :meth:`Breaker.presume`.)
 4. What may have been stored is repeated only if every record in it is replay-safe, or if the
    person asked for it.
 
@@ -271,6 +272,11 @@ class Settlement:
             self._put_off(piece)
         first, self._halving = not self._halving, True
         return first or single
+
+    def blame(self, code: int | None, words: str) -> None:
+        """The next piece is a single record, and it is refused for what it is."""
+        [record] = self._work.popleft().records
+        self._refuse(record, State.UNPROCESSED, code, words)
 
     def _put_off(self, piece: Piece) -> None:
         """A single record was refused, but without evidence: it goes last, before its followers."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctbatch.tuning.figures import Figures
 
-__all__ = ["AS_GOOD", "Knee", "choose", "knee", "slowest"]
+__all__ = ["AS_GOOD", "Knee", "choose", "is_undecided", "knee", "slowest"]
 
 AS_GOOD = 0.95
 """Settings this close to the best are as good: trials of some seconds differ by a few percent."""
@@ -37,6 +37,15 @@ def choose(figures: Sequence[Figures]) -> Figures | None:
     )
 
 
+def is_undecided(figures: Sequence[Figures], best: Figures) -> bool:
+    """Whether something looked better than the chosen one that was not measured for long enough."""
+    return best.certain and any(
+        AS_GOOD * found.lines_per_s > best.lines_per_s
+        for found in figures
+        if not found.certain and found.throttled_share <= MAX_THROTTLED
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Knee:
     """Where a curve bends: beyond ``concurrency`` more brings less than 5 %, ``None``: nowhere up
@@ -50,7 +59,8 @@ class Knee:
     def text(self) -> str:
         """In words."""
         if self.concurrency is None:
-            return f"there is no knee up to {self.tried} requests at a time: more still brings more"
+            at_a_time = "one request" if self.tried == 1 else f"{self.tried} requests"
+            return f"there is no knee up to {at_a_time} at a time: more still brings more"
         return (
             f"the knee is at {self.concurrency} requests at a time: "
             f"up to {self.tried}, more brings less than 5 %"

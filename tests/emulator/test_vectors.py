@@ -87,6 +87,6 @@ async def test_a_documented_request_is_understood(vector: dict[str, Any]) -> Non
     if "cursor" in request["target"]:
         assert said["error"] == "Incorrect Usage", "it knows its own cursors only"
     elif request["target"].startswith("/1/events.json"):
-        assert said["error"].startswith('["Invalid event'), "nothing was uploaded"
+        assert said["cursor"], "a system event is known, even if none came"
     else:
         assert said["status"] == "success"

@@ -152,6 +152,44 @@ async def test_on_request_everything_goes_again(tmp_path: Path) -> None:
         assert report.lines.processed == len(here.stored()) == 600
 
 
+# -- what is refused for one record ---------------------------------------------------------------
+
+
+def _poisoned(number: int) -> Record:
+    record = profile(number)
+    record["profileData"]["poison"] = 1
+    return record
+
+
+@pytest.mark.parametrize("place", [0, 57, 120])
+async def test_a_poisoned_record_is_found_wherever_it_stands(place: int, tmp_path: Path) -> None:
+    """In the first batch, in the middle, and alone in the last one, when nothing else is left that
+    could be accepted.
+    """
+    records = [profile(number) for number in range(121)]
+    records[place] = _poisoned(place)
+    poison = Config(faults=("poison",))
+    async with world(tmp_path, records, batch_size=20, concurrency=2, emulator=poison) as here:
+        report = await here.run()
+        check(here, report)
+        assert report.state is RunState.COMPLETE
+        assert here.listed("rejected") == [place]
+
+
+async def test_a_service_that_refuses_all_the_rest_blames_none_of_it(tmp_path: Path) -> None:
+    """Encryption switched off before the last batches, of one record each. (One of them may have
+    been refused before the good one was accepted: for that one there is evidence.)
+    """
+    records = [profile(0), *(_poisoned(number) for number in range(1, 6))]
+    poison = Config(faults=("poison",))
+    async with world(tmp_path, records, batch_size=1, concurrency=1, emulator=poison) as here:
+        report = await here.run()
+        assert report.state is RunState.REFUSED
+        assert report.lines.processed == 1
+        assert report.lines.unprocessed <= 1
+        assert report.lines.unsent == 5 - report.lines.unprocessed
+
+
 # -- the order of one user's updates --------------------------------------------------------------
 
 

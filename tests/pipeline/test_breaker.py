@@ -437,6 +437,18 @@ def test_refusals_in_a_row_speak_against_the_service(single: bool, bound: int) -
     assert isinstance(error, ServiceRefused)
 
 
+def test_a_record_is_presumed_guilty_once_and_only_after_others_were_accepted() -> None:
+    """For the last line of a file; a second one without an accepted request between is not."""
+    weather = Weather()
+    assert not weather.breaker.presume()
+    weather.begin()
+    for _ in range(8):
+        weather.breaker.refused("no", single=True)
+    assert weather.breaker.presume()
+    assert weather.breaker.refused("no", single=True) is None
+    assert not weather.breaker.presume()
+
+
 @pytest.mark.parametrize(("lines", "budget"), [(0, 200), (10_000, 200), (10_001, 400)])
 def test_isolation_has_a_budget(lines: int, budget: int) -> None:
     """200 requests for each 10,000 lines begun; ordinary requests cost nothing of it."""

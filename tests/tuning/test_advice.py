@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctbatch.tuning.advice import choose, knee, slowest
+from ctbatch.tuning.advice import choose, is_undecided, knee, slowest
 from ctbatch.tuning.figures import Setting
 from tests.tuning.figured import figures
 
@@ -51,6 +51,14 @@ def test_what_is_not_certain_is_not_recommended() -> None:
     tried = [figures(4, 10_000), figures(15, 20_000, certain=False)]
     assert choose(tried) is tried[0]
     assert choose(tried[1:]) is tried[1]
+
+
+def test_what_looks_faster_and_is_not_certain_leaves_it_undecided() -> None:
+    """The certain one is not the answer then: whoever followed it would have the slow setting."""
+    slow, fast = figures(1, 1000), figures(15, 9000, certain=False)
+    assert is_undecided([slow, fast], slow)
+    assert not is_undecided([slow, figures(15, 900, certain=False)], slow)
+    assert not is_undecided([fast], fast)
 
 
 def test_the_slowest_answers_are_found() -> None:

@@ -42,7 +42,7 @@ class Rules:
 
 
 def record_bytes(line: bytes) -> bytes:
-    """What is sent of an accepted line: all but the white space around it."""
+    """What is sent of an accepted line: all of it, but the white space around it may be missing."""
     return line.strip(_BLANKS)
 
 
