@@ -97,7 +97,7 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
         ),
         latency_ms=measured.latency_ms(),
         batch_latency_ms=measured.batch_latency_ms(),
-        throughput=measured.throughput(lines.total - lines.unsent),
+        throughput=measured.throughput(),
         time_s=measured.time_s(),
         bound_by=_bottleneck(measured, meta.get("settings", {}).get("concurrency", 0)),
         settings=meta.get("settings", {}),
@@ -111,7 +111,7 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
 
 
 def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:
-    attempts, rates = measured.attempts(), measured.throughput(0)
+    attempts, rates = measured.attempts(), measured.throughput()
     by_result = attempts.by_result.items()
     return bound_by(
         Usage(

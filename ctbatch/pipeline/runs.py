@@ -239,6 +239,7 @@ class _Execution:
         """Let it flow, then close with a report."""
         settings, began = self._settings, time.monotonic()
         await asyncio.to_thread(self._count_recorded, ledger.accounts, len(start.rows))
+        settled = self._live.settled
         await ledger.put({
             "state": "running",
             "account_id": settings.account.id if settings.account else None,
@@ -270,7 +271,7 @@ class _Execution:
         if isinstance(problem, UsageError) and not start.spans and not self._live.lines_read:
             self._void = True  # the first words of a pipe showed that it is no input
             raise problem
-        self._measured.ran(time.monotonic() - began)
+        self._measured.ran(time.monotonic() - began, self._live.settled - settled)
         self._live.phase = Phase.DONE
         return await self._close(ledger, run_dir, rows)
 

@@ -66,7 +66,7 @@ def make(run_dir: Path, meta: Mapping[str, object]) -> None:
     async def write() -> None:
         measured = Measurements()
         measured.attempt("200", 0.1)
-        measured.ran(2.0)
+        measured.ran(2.0, 7)
         async with opened(run_dir, create=True) as ledger:
             await ledger.put_sources([
                 SourceRow("users.ndjson", 100, 1, "f", 100, 5, ended=True),

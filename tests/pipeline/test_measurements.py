@@ -34,7 +34,7 @@ def test_latencies_are_milliseconds_to_three_digits() -> None:
 def test_nothing_sent_is_no_latency() -> None:
     """A dry run has no latency, rather than one of zero."""
     assert Measurements().latency_ms() == LatencyMs()
-    assert Measurements().throughput(0).lines_per_s == 0
+    assert Measurements().throughput().lines_per_s == 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -69,13 +69,13 @@ def test_sums_are_summed_and_the_peak_stays_the_peak() -> None:
         part.add_time("reading", 0.5)
         part.batch(2.0 * flying)
         part.used((4.0, 30.0, 40.0), 1.0)
-        part.ran(5)
+        part.ran(5, 500)
     one.merge(Measurements.decode(two.encode()))
     assert one.attempts().retries == one.attempts().late_possible == one.isolated_batches == 2
     assert one.opened_with == (7,)
     assert one.elapsed_s == 10
     assert one.time_s() == TimeS(on_the_wire=20, reading=1)
-    rates = one.throughput(1000)
+    rates = one.throughput()
     assert (rates.lines_per_s, rates.sealed_bytes) == (100.0, 200)
     assert (rates.mean_in_flight, rates.peak_in_flight) == (2.0, 15)
     assert (rates.slots_full, rates.mean_limit, rates.loop_cpu) == (0.75, 10.0, 0.2)

@@ -152,9 +152,10 @@ class Measurements:
         self._open_s += open_s
         self._cpu_s += cpu_s
 
-    def ran(self, seconds: float) -> None:
-        """The process worked on the run for so long."""
+    def ran(self, seconds: float, lines: int) -> None:
+        """The process worked on the run for so long, and settled so many lines."""
         self._elapsed_s += seconds
+        self._sums["settled"] += lines
 
     @property
     def elapsed_s(self) -> float:
@@ -198,10 +199,10 @@ class Measurements:
         """Percentiles over all settled batches, from admission to settlement."""
         return self._batches.ms()
 
-    def throughput(self, settled_lines: int) -> Throughput:
-        """Rates over the time the run was worked on."""
+    def throughput(self) -> Throughput:
+        """Rates over the time the run was worked on; what a killed process did is in neither."""
         return Throughput(
-            lines_per_s=_ratio(settled_lines, self._elapsed_s, 1),
+            lines_per_s=_ratio(self._sums["settled"], self._elapsed_s, 1),
             sealed_bytes=self._sums["sealed_bytes"],
             mean_in_flight=_ratio(self.spent_s["on_the_wire"], self._elapsed_s, 2),
             peak_in_flight=self._peak_in_flight,
