@@ -23,7 +23,7 @@ from benchmarks.sink import Weather
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch
 from ctbatch.pipeline.checker.check import Rules
-from ctbatch.pipeline.sealer.lanes import Inline, SealerSpec
+from ctbatch.pipeline.sealer.lanes import SealerSpec, Sealing
 
 __all__ = ["figures", "main"]
 
@@ -52,10 +52,10 @@ def _part(work: Callable[[list[Batch]], object], load: list[Batch]) -> float:
 def figures(rounds: int = ROUNDS) -> dict[str, float]:
     """Medians and, since noise only adds, minima."""
     load, key = batches(COUNT), sealing_key()
-    lane = Inline(SealerSpec(to_binary(generate().public()), b"TEST-BEN-CH01", Rules()))
+    sealing = Sealing(SealerSpec(to_binary(generate().public()), b"TEST-BEN-CH01", Rules()))
     parts: dict[str, Callable[[], float]] = {
         "floor": partial(_part, lambda load: floor(load, key), load),
-        "check and seal": partial(_part, lambda load: [lane.prepare(b) for b in load], load),
+        "check and seal": partial(_part, lambda load: [sealing.prepare(b) for b in load], load),
         "whole client": _upload,
     }
     taken = [{name: part() * 1e6 for name, part in parts.items()} for _ in range(rounds)]

@@ -9,18 +9,21 @@ shared memory, as it is done on Linux, and through the pipes.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Callable
-from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
+
+import uvloop
 
 from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.load import batches
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.crypto.keyset import generate, to_binary
+from ctbatch.models import Batch
 from ctbatch.pipeline.checker.check import Rules, check
-from ctbatch.pipeline.sealer.lanes import Inline, SealerSpec, Worker, frame_batch
+from ctbatch.pipeline.sealer.lanes import SealerSpec, Sealing, Worker, frame_batch
 
 __all__ = ["figures", "main"]
 
@@ -30,6 +33,14 @@ COUNT = 20
 def _each(function: Callable[[Any], object], load: list[Any]) -> None:
     for item in load:
         function(item)
+
+
+def _through(runner: asyncio.Runner, worker: Worker, load: list[Batch]) -> None:
+    async def each() -> None:
+        for batch in load:
+            await worker.prepare(batch)
+
+    runner.run(each())
 
 
 def _own_hpke() -> Callable[[bytes], bytes] | None:
@@ -55,15 +66,20 @@ def figures() -> dict[str, float]:
         "floor": lambda: floor(load, key),
         "frame": partial(_each, lambda batch: frame_batch(batch, checked), load),
         "seal": partial(_each, key.seal, bodies),
-        "check, frame, seal and digest": partial(_each, Inline(spec).prepare, load),
+        "check, frame, seal and digest": partial(_each, Sealing(spec).prepare, load),
     }
     if (own := _own_hpke()) is not None:
         parts["seal, cryptography's own HPKE"] = partial(_each, own, bodies)
-    with ExitStack() as stack:
-        for how in ("shared memory", "pipes"):
-            worker = stack.enter_context(closing(Worker(spec, shared=how != "pipes")))
-            parts[f"hand over and take back, {how}"] = partial(_each, worker.prepare, load)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        workers = {
+            how: runner.run(Worker.start(spec, shared=how != "pipes"))
+            for how in ("shared memory", "pipes")
+        }
+        for how, worker in workers.items():
+            parts[f"hand over and take back, {how}"] = partial(_through, runner, worker, load)
         found = interleaved(parts, COUNT * 1000)
+        for worker in workers.values():
+            runner.run(worker.close())
     return {f"{name}, {PER_PROFILE}": value for name, value in found.items()} | {
         f"{name}, × floor": value / found["floor"] for name, value in found.items()
     }

@@ -43,8 +43,10 @@ from ctbatch.settings import Endpoint
 
 __all__ = ["Reply", "Statistics", "Transport"]
 
-CHUNK_BYTES = 64 * 1024
-"""asyncio's default high-water mark: a chunk fills the transport's buffer once."""
+CHUNK_BYTES = 512 * 1024
+"""Handed over at a time: a usual batch at once, which saves a third of what posting one costs, and
+of a large one not so much that its TLS records would fill the memory.
+"""
 
 LAST_BYTES = 1024
 """The part of a body that is handed over last: fits one segment, so it costs one more send call."""

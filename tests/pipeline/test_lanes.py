@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,8 @@ from ctbatch.models import Batch, Span
 from ctbatch.pipeline.checker.check import Rules, check
 from ctbatch.pipeline.sealer.lanes import DEPTH, Inline, Lane, SealerSpec, Worker, frame
 from tests.pipeline.lines import NOT_RECORDS, event, profile
+
+Make = Callable[[SealerSpec], Awaitable[Lane]]
 
 PRIVATE = generate()
 INFO = b"TEST-LAN-ES01"
@@ -30,75 +36,93 @@ def batch_of(*lines: bytes) -> Batch:
     return Batch(Span(0, 1, len(lines), 0, len(data)), data)
 
 
+def send_signal(worker: Worker, number: signal.Signals) -> None:
+    """Send a worker's process a signal."""
+    assert worker.pid is not None
+    os.kill(worker.pid, number)
+
+
 def opened(body: bytes) -> bytes:
     """What was sealed."""
     return OpeningKeys(PRIVATE, INFO).open(body).plaintext
 
 
 @pytest.fixture(params=["inline", "worker", "worker without shared memory"])
-def lane(request: pytest.FixtureRequest) -> Iterator[Lane]:
-    """A lane of each kind."""
-    shared = not request.param.endswith("memory")
-    lane: Lane = Inline(SPEC) if request.param == "inline" else Worker(SPEC, shared=shared)
-    yield lane
-    lane.close()
+def make(request: pytest.FixtureRequest) -> Make:
+    """Makes lanes of each kind."""
+    if request.param == "inline":
+        return Inline.start
+    return partial(Worker.start, shared=not request.param.endswith("memory"))
 
 
-def test_a_batch_of_records_is_sealed_as_it_stands(lane: Lane) -> None:
+@asynccontextmanager
+async def made(make: Make, spec: SealerSpec = SPEC) -> AsyncIterator[Lane]:
+    """A lane that ends with the block."""
+    lane = await make(spec)
+    try:
+        yield lane
+    finally:
+        await lane.close()
+
+
+async def test_a_batch_of_records_is_sealed_as_it_stands(make: Make) -> None:
     """The facts are the checker's, and what is sealed is the lines, joined."""
     batch = batch_of(*RECORDS)
-    for _ in range(2):
-        sealed = lane.prepare(batch)
-        assert sealed.checked == check(batch, Rules())
-        assert opened(sealed.batch.body) == frame(RECORDS)
-        assert sealed.batch.records == len(RECORDS)
+    async with made(make) as lane:
+        for _ in range(2):
+            sealed = await lane.prepare(batch)
+            assert sealed.checked == check(batch, Rules())
+            assert opened(sealed.batch.body) == frame(RECORDS)
+            assert sealed.batch.records == len(RECORDS)
 
 
-def test_only_accepted_lines_are_sealed(lane: Lane) -> None:
+async def test_only_accepted_lines_are_sealed(make: Make) -> None:
     """Refused and blank lines are left out; what stands around a record is not sent."""
     bad = [line for row in NOT_RECORDS.values() for line in row if len(line) < 1000]
     batch = batch_of(*bad, b" ", b" " + RECORDS[0] + b"\r", event())
-    sealed = lane.prepare(batch)
+    async with made(make) as lane:
+        sealed = await lane.prepare(batch)
     assert sealed.checked == check(batch, Rules())
     assert opened(sealed.batch.body) == frame([RECORDS[0], event()])
 
 
-def test_lines_that_end_in_cr_are_sealed_without(lane: Lane) -> None:
+async def test_lines_that_end_in_cr_are_sealed_without(make: Make) -> None:
     """The bytes of the records are sent, and nothing else of the file."""
-    sealed = lane.prepare(batch_of(*(line + b"\r" for line in RECORDS)))
+    async with made(make) as lane:
+        sealed = await lane.prepare(batch_of(*(line + b"\r" for line in RECORDS)))
     assert opened(sealed.batch.body) == frame(RECORDS)
 
 
-def test_batches_may_be_of_any_size(lane: Lane) -> None:
+async def test_batches_may_be_of_any_size(make: Make) -> None:
     """A small batch, one that needs more room than all before, and a small one again."""
     large = batch_of(*(profile({"Note": ["x" * 500] * 100}) for _ in range(60)))
-    for batch in (batch_of(RECORDS[0]), large, batch_of(RECORDS[1])):
-        assert opened(lane.prepare(batch).batch.body) == frame(batch.lines())
+    async with made(make) as lane:
+        for batch in (batch_of(RECORDS[0]), large, batch_of(RECORDS[1])):
+            assert opened((await lane.prepare(batch)).batch.body) == frame(batch.lines())
 
 
-def test_given_records_are_sealed_again(lane: Lane) -> None:
+async def test_given_records_are_sealed_again(make: Make) -> None:
     """A part of a batch, after the whole."""
-    lane.prepare(batch_of(*RECORDS))
-    sealed = lane.seal(RECORDS[3:5])
+    async with made(make) as lane:
+        await lane.prepare(batch_of(*RECORDS))
+        sealed = await lane.seal(RECORDS[3:5])
     assert opened(sealed.body) == frame(RECORDS[3:5])
     assert (sealed.records, sealed.key_id) == (2, PRIVATE.public().primary.id)
 
 
-def test_without_a_key_it_is_plaintext(lane: Lane) -> None:
+async def test_without_a_key_it_is_plaintext(make: Make) -> None:
     """``--plaintext``: the frame itself."""
-    bare = type(lane)(SealerSpec(None, b"", Rules()))  # type: ignore[call-arg]  # both take one
-    assert bare.prepare(batch_of(*RECORDS)).batch.body == frame(RECORDS)
-    bare.close()
+    async with made(make, SealerSpec(None, b"", Rules())) as lane:
+        assert (await lane.prepare(batch_of(*RECORDS))).batch.body == frame(RECORDS)
 
 
-def test_a_worker_takes_several_jobs_at_a_time() -> None:
-    """Each thread gets the result of its own job, in whatever order they come."""
-    worker = Worker(SPEC)
+async def test_a_worker_takes_several_jobs_at_a_time() -> None:
+    """Each gets its own result, also when more are asked for than it takes."""
 
-    def through(number: int) -> bool:
+    async def through(worker: Lane, number: int) -> bool:
         records = [profile(identity=f"user-{number:09}")] * (1 + number * 7 % 50)
-        sealed = worker.prepare(batch_of(*records))
-        again = worker.seal(records[:1])
+        sealed = await worker.prepare(batch_of(*records))
+        again = await worker.seal(records[:1])
         names = sealed.checked.identities
         return (
             names == [f"identity:user-{number:09}"] * len(records)
@@ -106,36 +130,69 @@ def test_a_worker_takes_several_jobs_at_a_time() -> None:
             and opened(again.body) == frame(records[:1])
         )
 
-    with ThreadPoolExecutor(DEPTH) as pool:
-        assert all(pool.map(through, range(60)))
-    worker.close()
+    async with made(Worker.start) as worker:
+        assert all(await asyncio.gather(*(through(worker, number) for number in range(60))))
 
 
-def test_a_bug_in_a_worker_is_told_without_data_and_the_worker_lives() -> None:
+async def test_a_bug_in_a_worker_is_told_without_data_and_the_worker_lives() -> None:
     """The parent gets an error that names the kind only, and the next job is done."""
-    worker = Worker(SPEC)
-    with pytest.raises(RuntimeError, match=r"^TypeError in a sealing worker$"):
-        worker.seal(["secret"])  # type: ignore[list-item]  # what a bug would look like
-    assert opened(worker.seal(RECORDS).body) == frame(RECORDS)
-    worker.close()
+    async with made(Worker.start) as worker:
+        with pytest.raises(RuntimeError, match=r"^TypeError in a sealing worker$"):
+            await worker.seal(["secret"])  # type: ignore[list-item]  # what a bug would look like
+        assert opened((await worker.seal(RECORDS)).body) == frame(RECORDS)
 
 
-def test_a_worker_that_cannot_begin_is_an_end_of_file() -> None:
+async def test_a_worker_that_cannot_begin_is_an_end_of_file() -> None:
     """Its maker hears of it at once, and nothing is left behind."""
     with pytest.raises(EOFError):
-        Worker(SealerSpec(b"no keyset", INFO, Rules()))
+        await Worker.start(SealerSpec(b"no keyset", INFO, Rules()))
+
+
+async def test_a_worker_that_is_killed_is_an_end_of_file_to_all_who_ask() -> None:
+    """Those who wait, those who have no arena yet, and those who come later."""
+    worker = await Worker.start(SPEC)
+    send_signal(worker, signal.SIGSTOP)
+    jobs = [asyncio.ensure_future(worker.seal(RECORDS)) for _ in range(DEPTH + 5)]
+    await asyncio.sleep(0)
+    send_signal(worker, signal.SIGKILL)
+    found = await asyncio.gather(*jobs, return_exceptions=True)
+    assert {type(one) for one in found} == {EOFError}
+    with pytest.raises(EOFError):
+        await worker.seal(RECORDS)
+    await worker.close()
+
+
+async def test_a_start_that_is_given_up_leaves_no_process() -> None:
+    """At every turn of it."""
+    before = _children()
+    for turns in range(12):
+        starting = asyncio.ensure_future(Worker.start(SPEC))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert _children() <= before
+
+
+def _children() -> set[str]:
+    """The processes that this one started and has not waited for."""
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    return {pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open to wait for others")
 def test_no_worker_outlives_its_parent() -> None:
     """Killed with -9, the parent says nothing any more; the worker ends all the same."""
     script = (
-        "import sys\n"
+        "import asyncio, sys\n"
         "from ctbatch.pipeline.sealer.lanes import SealerSpec, Worker\n"
         "from ctbatch.pipeline.checker.check import Rules\n"
-        "worker = Worker(SealerSpec(None, b'', Rules()))\n"
-        "print(worker._process.pid, flush=True)\n"
-        "sys.stdin.read()\n"
+        "async def main():\n"
+        "    worker = await Worker.start(SealerSpec(None, b'', Rules()))\n"
+        "    print(worker.pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+        "asyncio.run(main())\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE

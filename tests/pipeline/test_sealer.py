@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,15 @@ from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch, Span
 from ctbatch.pipeline.checker.check import Rules
-from ctbatch.pipeline.sealer.lanes import DEPTH, Inline, Sealed, SealerSpec, Worker, frame
+from ctbatch.pipeline.sealer.lanes import (
+    DEPTH,
+    Inline,
+    Sealed,
+    SealerSpec,
+    Sealing,
+    Worker,
+    frame,
+)
 from ctbatch.pipeline.sealer.pool import (
     WINDOW_S,
     Pressure,
@@ -26,6 +33,7 @@ from ctbatch.pipeline.sealer.pool import (
     workers_for,
 )
 from tests.pipeline.lines import profile
+from tests.pipeline.test_lanes import send_signal
 
 SPEC = SealerSpec(None, b"", Rules())
 LINE = profile()
@@ -37,21 +45,20 @@ class Scripted(Inline):
 
     made: list[Scripted]
 
-    def __init__(self, spec: SealerSpec) -> None:
-        super().__init__(spec)
-        self.spec = spec
+    def __init__(self, sealing: Sealing) -> None:
+        super().__init__(sealing)
         self.jobs = 0
         self.closed = False
         type(self).made.append(self)
 
-    def seal(self, records: Sequence[bytes]) -> SealedBatch:
+    async def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Seal, or die of the word."""
         self.jobs += 1
         if b"die" in records:
             raise EOFError
-        return super().seal(records)
+        return await super().seal(records)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Note it."""
         assert not self.closed
         self.closed = True
@@ -91,7 +98,7 @@ def _nothing_made() -> None:
 
 def pool(workers: Workers, pressure: Pressure | None = None) -> Sealer:
     """A pool of scripted lanes."""
-    return Sealer(SPEC, workers, inline=Here, worker=There, pressure=pressure)
+    return Sealer(SPEC, workers, inline=Here.start, worker=There.start, pressure=pressure)
 
 
 async def test_jobs_are_done_and_lanes_are_made_once() -> None:
@@ -110,13 +117,13 @@ async def test_a_worker_that_dies_is_replaced_and_its_job_done_again() -> None:
     """A real one, killed: nobody notices but the system."""
     made: list[Worker] = []
 
-    def make(spec: SealerSpec) -> Worker:
-        made.append(Worker(spec))
+    async def make(spec: SealerSpec) -> Worker:
+        made.append(await Worker.start(spec))
         return made[-1]
 
     async with Sealer(SPEC, Workers(1, 0), worker=make) as sealer:
         first = await sealer.prepare(BATCH)
-        made[0]._process.kill()
+        send_signal(made[0], signal.SIGKILL)
         again = await sealer.prepare(BATCH)
     assert replace(again, seconds=0) == replace(first, seconds=0)
     assert len(made) == 2
@@ -126,16 +133,16 @@ async def test_all_jobs_of_a_worker_that_dies_are_done_again() -> None:
     """Also the one that it had not begun with: a stopped worker is given its fill, and killed."""
     made: list[Worker] = []
 
-    def make(spec: SealerSpec) -> Worker:
-        made.append(Worker(spec))
+    async def make(spec: SealerSpec) -> Worker:
+        made.append(await Worker.start(spec))
         return made[-1]
 
     async with Sealer(SPEC, Workers(1, 0), worker=make) as sealer:
         await sealer.prepare(BATCH)
-        made[0]._process.send_signal(signal.SIGSTOP)
+        send_signal(made[0], signal.SIGSTOP)
         jobs = [asyncio.ensure_future(sealer.seal([LINE])) for _ in range(DEPTH + 1)]
         await asyncio.sleep(0)
-        made[0]._process.kill()
+        send_signal(made[0], signal.SIGKILL)
         assert {(await job).body for job in jobs} == {frame([LINE])}
     assert len(made) == 2
 
@@ -179,30 +186,62 @@ async def test_a_worker_takes_over_where_one_is_of_use() -> None:
 
 async def test_jobs_go_on_while_a_worker_begins() -> None:
     """What is waited for when one is made is the worker only."""
-    ready = threading.Event()
+    ready, begun = asyncio.Event(), asyncio.Event()
 
-    class Slow(There):
-        def __init__(self, spec: SealerSpec) -> None:
-            assert ready.wait(10)
-            super().__init__(spec)
+    async def slow(spec: SealerSpec) -> There:
+        await ready.wait()
+        begun.set()
+        return await There.start(spec)
 
-    async with Sealer(SPEC, Workers(0, 1), inline=Here, worker=Slow, pressure=Counted(1)) as sealer:
+    async with Sealer(
+        SPEC, Workers(0, 1), inline=Here.start, worker=slow, pressure=Counted(1)
+    ) as sealer:
         for _ in range(5):
             await sealer.seal([LINE])
-        assert sealer.workers == 0
+        assert (sealer.workers, Here.made[0].jobs) == (0, 5)
         ready.set()
-    assert Here.made[0].jobs == 5
-    assert all(lane.closed for lane in There.made)
+        await begun.wait()
+        for _ in range(3):
+            await sealer.seal([LINE])
+        assert (sealer.workers, There.made[0].jobs > 0) == (1, True)
+    assert all(lane.closed for lane in Here.made + There.made)
+
+
+async def test_a_worker_that_begins_when_the_pool_ends_is_not_waited_for() -> None:
+    """What it has of the system is given back all the same: that is its maker's to do."""
+
+    async def never(_: SealerSpec) -> There:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with Sealer(
+        SPEC, Workers(0, 1), inline=Here.start, worker=never, pressure=Counted(1)
+    ) as sealer:
+        await sealer.seal([LINE])
+    assert Here.made[0].closed
+
+
+async def test_who_does_not_wait_any_more_is_in_nobodys_way() -> None:
+    """Jobs are given up at every moment; those after them get results of their own."""
+    async with Sealer(SPEC, Workers(1, 0)) as sealer:
+        await sealer.prepare(BATCH)
+        for turns in range(20):
+            jobs = [asyncio.ensure_future(sealer.seal([LINE, LINE])) for _ in range(DEPTH + 2)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for job in jobs:
+                job.cancel()
+            assert (await sealer.seal([LINE])).body == frame([LINE])
 
 
 async def test_a_worker_that_cannot_begin_is_done_without() -> None:
     """The lane in this process works on, and no other is tried."""
 
-    def broken(_: SealerSpec) -> Worker:
+    async def broken(_: SealerSpec) -> Worker:
         raise OSError
 
     async with Sealer(
-        SPEC, Workers(0, 2), inline=Here, worker=broken, pressure=Counted(1, 2, 3)
+        SPEC, Workers(0, 2), inline=Here.start, worker=broken, pressure=Counted(1, 2, 3)
     ) as sealer:
         for _ in range(5):
             await sealer.seal([LINE])

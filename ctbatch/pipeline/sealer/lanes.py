@@ -1,14 +1,16 @@
 """Lanes: where batches are checked, framed and sealed, in this process or in another.
 
 A worker is a process of ours that reads jobs from its standard input and writes results to its
-standard output. Lines and ciphertext do not go through the pipes but through a piece of shared
-memory of the worker's own (where the system has it). End of input means that the parent is gone,
-however it went, so no worker outlives it.
+standard output, both a socket of ours. Lines and ciphertext do not go through it but through a
+piece of shared memory of the worker's own (where the system has it). End of input means that the
+parent is gone, however it went, so no worker outlives it.
 
 Invariants:
 
 1. The bytes of a record are sent as they stand in the input: framing joins, it never rewrites.
 2. A worker that is gone is noticed by whoever waits for it, as ``EOFError`` or ``OSError``.
+3. Shared memory holds a message until its result is there, also when nobody waits for that any
+   more.
 
 The private key never comes here. Who gets which job is :mod:`ctbatch.pipeline.sealer.pool`'s to
 say.
@@ -16,18 +18,21 @@ say.
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import pickle
-import queue
+import socket
+import struct
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import IO, Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import orjson
 
@@ -36,6 +41,7 @@ from ctbatch.crypto.keyset import parse_public
 from ctbatch.models import Batch, Checked, SealedBatch
 from ctbatch.pipeline.batcher import digest_of
 from ctbatch.pipeline.checker.check import Checker, Rules, record_bytes
+from ctbatch.pipeline.threads import see_through, take
 
 __all__ = [
     "Arena",
@@ -43,11 +49,14 @@ __all__ = [
     "Lane",
     "Sealed",
     "SealerSpec",
+    "Sealing",
     "Worker",
     "frame",
     "frame_batch",
     "serve",
 ]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +79,18 @@ class Sealed:
 
 
 class Lane(Protocol):
-    """Does jobs, blocking."""
+    """Does jobs; as many at a time as whoever made it knows that it can take."""
 
-    def prepare(self, batch: Batch) -> Sealed:
+    async def prepare(self, batch: Batch) -> Sealed:
         """Check a batch and seal its records."""
         ...
 
-    def seal(self, records: Sequence[bytes]) -> SealedBatch:
+    async def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Seal given records."""
         ...
 
-    def close(self) -> None:
-        """End; no job is under way."""
+    async def close(self) -> None:
+        """End; nobody waits for a job."""
         ...
 
 
@@ -102,7 +111,9 @@ def _framed(joined: bytes) -> bytes:
     return b"".join((b'{"d":[', joined, b"]}"))
 
 
-class Inline:
+class Sealing:
+    """The work itself: checks, frames and seals where it is called."""
+
     """A lane in this process."""
 
     def __init__(self, spec: SealerSpec) -> None:
@@ -127,7 +138,34 @@ class Inline:
             return SealedBatch(body, records, None)
         return SealedBatch(self._key.seal(body), records, self._key.key_id)
 
-    def close(self) -> None:
+
+class Inline:
+    """A lane on the event loop: for as long as a job takes, nothing else is done.
+
+    A job is 2 ms (1000 lines of 300 bytes), 10 to 20 where each line goes to the exact check. On a
+    thread of its own it holds the interpreter's lock for as long, and costs more: the two wait for
+    each other twenty times a batch (benchmarks/README.md).
+    """
+
+    def __init__(self, sealing: Sealing) -> None:
+        self._sealing = sealing
+
+    @classmethod
+    async def start(cls, spec: SealerSpec) -> Self:
+        """A lane that works by ``spec``."""
+        return cls(Sealing(spec))
+
+    async def prepare(self, batch: Batch) -> Sealed:
+        """Check a batch and seal its records."""
+        await asyncio.sleep(0)  # between two jobs, the loop looks after everything else
+        return self._sealing.prepare(batch)
+
+    async def seal(self, records: Sequence[bytes]) -> SealedBatch:
+        """Seal given records."""
+        await asyncio.sleep(0)
+        return self._sealing.seal(records)
+
+    async def close(self) -> None:
         """Nothing to end."""
 
 
@@ -149,7 +187,7 @@ class Arena:
 
     def put(self, message: bytes) -> int | bytes:
         """Leave a message in place of the last one."""
-        if self.fd is None:
+        if self.fd is None or not message:
             return message
         if os.fstat(self.fd).st_size < len(message):
             os.ftruncate(self.fd, len(message) + _SPARE_BYTES)
@@ -190,6 +228,9 @@ _Packed = tuple[Sealed, bytes, int | bytes]
 """A result on its way: without identities, which are one JSON text (a third of the time of pickling
 them), and without its body, which is in the arena."""
 
+_LENGTH = struct.Struct("!I")
+"""What goes before a result: as far as it is known, it has arrived."""
+
 
 DEPTH = 2
 """Jobs that a worker has at a time: it goes on with the next one while this process, which has
@@ -197,100 +238,177 @@ other things to do, takes the result of the last. With one it stood still for ha
 """
 
 
+class _Job(NamedTuple):
+    """Who waits for a result; the arena that is its own until then, and how it is taken out."""
+
+    done: asyncio.Future[Any]
+    arena: Arena | None
+    unpack: Callable[[Any, Any], object]
+
+
+class _Results(asyncio.Protocol):
+    """Cuts what a worker writes into results; ``tell`` gets each, ``ended`` the end of them."""
+
+    def __init__(self, tell: Callable[[object], None], ended: Callable[[], None]) -> None:
+        self._tell = tell
+        self._ended = ended
+        self._text = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        text, start = self._text, _LENGTH.size
+        text += data
+        while len(text) >= start and len(text) >= (end := start + _LENGTH.unpack_from(text)[0]):
+            with memoryview(text) as view:
+                result = pickle.loads(view[start:end])  # noqa: S301  # written by our own child
+            del text[:end]
+            self._tell(result)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended()
+
+
 class Worker:
-    """A lane in a process of its own; ``DEPTH`` threads may give it jobs at a time.
+    """A lane in a process of its own, for ``DEPTH`` jobs at a time; made by :meth:`start`."""
 
-    Raises:
-        EOFError: the process ended before it was ready.
-        OSError: it could not be started.
-    """
-
-    def __init__(self, spec: SealerSpec, *, shared: bool = True) -> None:
+    def __init__(self, *, shared: bool) -> None:
+        """Begin without a process."""
         self._arenas = [Arena.make() if shared else Arena(None) for _ in range(DEPTH)]
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._sending = threading.Lock()
-        self._last = threading.Event()
-        self._last.set()
-        fds = [arena.fd for arena in self._arenas]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from ctbatch.pipeline.sealer.lanes import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[fd for fd in fds if fd is not None],
-            # What it needs to know comes by pipe: the passcode is not for a child's environment.
-            env=_KEEP_MEMORY
-            | {k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
-            # A group of its own, so that a terminal's Ctrl-C does not reach it.
-            process_group=0 if os.name == "posix" else None,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._jobs: IO[bytes] = self._process.stdin
-        self._results: IO[bytes] = self._process.stdout
+        self._free = asyncio.Queue[Arena]()
+        """The arenas that hold nothing that is still needed."""
+        for arena in self._arenas:
+            self._free.put_nowait(arena)
+        self._asked: deque[_Job] = deque()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: asyncio.Transport | None = None
+        self._gone = False
+
+    @classmethod
+    async def start(cls, spec: SealerSpec, *, shared: bool = True) -> Self:
+        """A worker that is ready.
+
+        Raises:
+            EOFError: the process ended before it was.
+            OSError: it could not be started.
+        """
+        worker = cls(shared=shared)
         try:
-            self._ask(spec, fds)
+            await worker._begin(spec)
         except BaseException:
-            self.close()
+            await see_through(worker.close())
             raise
-        for at in range(DEPTH):
-            self._free.put(at)
+        return worker
 
-    def prepare(self, batch: Batch) -> Sealed:
-        """Have a batch checked and sealed."""
-        with self._arena() as (at, arena):
-            told = arena.put(batch.data)
-            result: _Packed = self._ask("prepare", replace(batch, data=b""), at, told)
-            sealed, names, body = result
-            return replace(
-                sealed,
-                checked=replace(sealed.checked, identities=orjson.loads(names)),
-                batch=replace(sealed.batch, body=arena.take(body)),
+    @property
+    def pid(self) -> int | None:
+        """The process."""
+        return None if self._process is None else self._process.pid
+
+    async def _begin(self, spec: SealerSpec) -> None:
+        fds = [arena.fd for arena in self._arenas]
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = await take(partial(_spawn, theirs, fds), undo=_kill)
+            self._pipe, _ = await asyncio.get_running_loop().create_unix_connection(
+                lambda: _Results(self._arrived, self._ended), sock=ours
             )
+        except BaseException:
+            ours.close()
+            raise
+        await self._do((spec, fds), None, _as_it_is)
 
-    def seal(self, records: Sequence[bytes]) -> SealedBatch:
+    async def prepare(self, batch: Batch) -> Sealed:
+        """Have a batch checked and sealed."""
+        arena = await self._free.get()
+        told = arena.put(batch.data)
+        words = "prepare", replace(batch, data=b""), self._arenas.index(arena), told
+        return await self._do(words, arena, _unpacked)
+
+    async def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Have given records sealed."""
-        with self._arena() as (at, arena):
-            result: tuple[SealedBatch, int | bytes] = self._ask("seal", records, at, None)
-            sealed, body = result
-            return replace(sealed, body=arena.take(body))
+        arena = await self._free.get()
+        return await self._do(("seal", records, self._arenas.index(arena), None), arena, _with_body)
 
-    @contextmanager
-    def _arena(self) -> Iterator[tuple[int, Arena]]:
-        """An arena to oneself, and its number."""
-        at = self._free.get()
-        try:
-            yield at, self._arenas[at]
-        finally:
-            self._free.put(at)
-
-    def _ask(self, *words: object) -> Any:
+    async def _do(self, words: object, arena: Arena | None, unpack: Callable[[Any, Any], _T]) -> _T:
         """Send a job and wait for its result; results come in the order of the jobs."""
-        with self._sending:
-            pickle.dump(words, self._jobs, protocol=5)
-            self._jobs.flush()
-            before, self._last = self._last, threading.Event()
-            mine = self._last
-        before.wait()
-        try:
-            result = pickle.load(self._results)  # noqa: S301  # written by our own child
-        finally:
-            mine.set()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.append(_Job(done, arena, unpack))
+        if self._gone or self._pipe is None:
+            self._ended()
+        else:
+            self._pipe.write(pickle.dumps(words, protocol=5))
+        result: _T | BaseException = await done
         if isinstance(result, BaseException):
             raise result
         return result
 
-    def close(self) -> None:
+    def _arrived(self, result: object) -> None:
+        """Take a result out of its arena, which is free from then on, and give it to who waits."""
+        done, arena, unpack = self._asked.popleft()
+        if not isinstance(result, BaseException):
+            result = unpack(result, arena)
+        if arena is not None:
+            self._free.put_nowait(arena)
+        if not done.done():
+            done.set_result(result)
+
+    def _ended(self) -> None:
+        """The process is gone, and with it what it was asked for."""
+        self._gone = True
+        while self._asked:
+            self._arrived(EOFError())
+
+    async def close(self) -> None:
         """End the process and wait for it; it ends by itself at the end of its input."""
-        with suppress(OSError):  # it is gone already, with something unsent
-            self._jobs.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._results.close()
+        if self._pipe is not None:
+            self._pipe.abort()
+        if self._process is not None:
+            await asyncio.to_thread(_wait_for, self._process)
         for arena in self._arenas:
             arena.close()
+
+
+def _spawn(theirs: socket.socket, fds: Sequence[int | None]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from ctbatch.pipeline.sealer.lanes import serve; serve()"],
+        stdin=theirs.fileno(),
+        stdout=theirs.fileno(),
+        pass_fds=[fd for fd in fds if fd is not None],
+        # What it needs to know comes by pipe: the passcode is not for a child's environment.
+        env=_KEEP_MEMORY | {k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
+        # A group of its own, so that a terminal's Ctrl-C does not reach it.
+        process_group=0 if os.name == "posix" else None,
+    )
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def _as_it_is(result: object, _: object) -> object:
+    return result
+
+
+def _unpacked(packed: _Packed, arena: Arena) -> Sealed:
+    sealed, names, body = packed
+    return replace(
+        sealed,
+        checked=replace(sealed.checked, identities=orjson.loads(names)),
+        batch=replace(sealed.batch, body=arena.take(body)),
+    )
+
+
+def _with_body(packed: tuple[SealedBatch, int | bytes], arena: Arena) -> SealedBatch:
+    sealed, body = packed
+    return replace(sealed, body=arena.take(body))
 
 
 def serve() -> None:
@@ -299,18 +417,19 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever prints goes to stderr, never into the results
     with suppress(EOFError, BrokenPipeError), results:
         spec, fds = pickle.load(jobs)  # noqa: S301  # written by our own parent
-        lane, arenas = Inline(spec), [Arena(fd) for fd in fds]
+        sealing, arenas = Sealing(spec), [Arena(fd) for fd in fds]
         result: object = None
         while True:
-            pickle.dump(result, results, protocol=5)
+            text = pickle.dumps(result, protocol=5)
+            results.write(_LENGTH.pack(len(text)) + text)
             results.flush()
             verb, job, at, told = pickle.load(jobs)  # noqa: S301  # written by our own parent
             arena = arenas[at]
             try:
                 if verb == "prepare":
-                    result = _packed(lane.prepare(replace(job, data=arena.take(told))), arena)
+                    result = _packed(sealing.prepare(replace(job, data=arena.take(told))), arena)
                 else:
-                    sealed = lane.seal(job)
+                    sealed = sealing.seal(job)
                     result = replace(sealed, body=b""), arena.put(sealed.body)
             except Exception as error:  # told to the parent, which raises it
                 result = RuntimeError(f"{type(error).__name__} in a sealing worker")

@@ -1,9 +1,9 @@
-"""The sealing pool: checking, framing and sealing off the event loop.
+"""The sealing pool: who checks, frames and seals a batch.
 
-Each job goes to a lane (:mod:`ctbatch.pipeline.sealer.lanes`) on a thread that waits for it. There
-are as many worker processes as were asked for, one lane in this process for none, or as many as
-turn out to be of use: then the pool begins without, and adds a worker when it is measured that the
-CPU of this process is what the run waits for (:class:`Pressure`).
+Each job goes to a lane (:mod:`ctbatch.pipeline.sealer.lanes`). There are as many worker processes
+as were asked for, one lane in this process for none, or as many as turn out to be of use: then the
+pool begins without, and adds a worker when it is measured that the CPU of this process is what the
+run waits for (:class:`Pressure`).
 
 Invariants:
 
@@ -20,12 +20,9 @@ import asyncio
 import math
 import os
 import pickle
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
@@ -38,7 +35,7 @@ from ctbatch.pipeline.threads import see_through
 __all__ = ["Pressure", "Sealed", "Sealer", "SealerSpec", "Workers", "usable_cpus", "workers_for"]
 
 _T = TypeVar("_T")
-Make = Callable[[SealerSpec], Lane]
+Make = Callable[[SealerSpec], Awaitable[Lane]]
 
 MAX_WORKERS = 8
 """More than this process can give work to: it needs a third of the time of a worker itself."""
@@ -120,16 +117,16 @@ class _Seat:
         self.depth = depth
         self.retired = False
         self._held: _Held | None = None
-        self._lock = threading.Lock()
+        self._making = asyncio.Lock()
 
-    @contextmanager
-    def lane(self, spec: SealerSpec) -> Iterator[Lane]:
+    @asynccontextmanager
+    async def lane(self, spec: SealerSpec) -> AsyncIterator[Lane]:
         """A lane that works by ``spec``; who finds it dead has it replaced."""
-        with self._lock:
+        async with self._making:
+            if self._held is None or self._held.spec is not spec:
+                await self.end()
+                self._held = _Held(await self.make(spec), spec)
             held = self._held
-            if held is None or held.spec is not spec:
-                self._doom()
-                held = self._held = _Held(self.make(spec), spec)
             held.jobs += 1
         try:
             yield held.lane
@@ -137,24 +134,19 @@ class _Seat:
             held.doomed = True
             raise
         finally:
-            with self._lock:
-                held.jobs -= 1
-                if held is self._held and (held.doomed or self.retired):
-                    self._doom()
-                elif held.doomed and not held.jobs:
-                    held.lane.close()
+            held.jobs -= 1
+            if held is self._held and (held.doomed or self.retired):
+                await see_through(self.end())
+            elif held.doomed and not held.jobs:
+                await see_through(held.lane.close())
 
-    def _doom(self) -> None:
+    async def end(self) -> None:
+        """End the lane, if there is one: now, or with the last of its jobs."""
         held, self._held = self._held, None
         if held is not None:
             held.doomed = True
             if not held.jobs:
-                held.lane.close()
-
-    def end(self) -> None:
-        """End the lane, if there is one; no job is under way."""
-        with self._lock:
-            self._doom()
+                await held.lane.close()
 
 
 class Sealer:
@@ -165,41 +157,44 @@ class Sealer:
         spec: SealerSpec,
         workers: Workers,
         *,
-        inline: Make = Inline,
-        worker: Make = Worker,
+        inline: Make = Inline.start,
+        worker: Make = Worker.start,
         pressure: Pressure | None = None,
     ) -> None:
         self._spec = spec
         self._make_worker = worker
         self._workers, self._most = workers
         self._seats: list[_Seat] = []
-        self._idle: queue.SimpleQueue[_Seat] = queue.SimpleQueue()
+        self._idle = asyncio.Queue[_Seat]()
         """Each seat as often as it can take another job."""
         for _ in range(self._workers):
             self._place(_Seat(worker, DEPTH))
         if not self._seats:
             self._place(_Seat(inline))
         self._pressure = pressure or Pressure(time.perf_counter(), time.process_time())
-        self._deciding = threading.Lock()
-        self._growing = False
-        threads = max(self._idle.qsize(), self._most * DEPTH + 1)
-        self._executor = ThreadPoolExecutor(threads, "ctbatch-sealer")
+        self._growing: asyncio.Task[None] | None = None
 
     def _place(self, seat: _Seat) -> None:
         self._seats.append(seat)
+        self._offer(seat)
+
+    def _offer(self, seat: _Seat) -> None:
         for _ in range(seat.depth):
-            self._idle.put(seat)
+            self._idle.put_nowait(seat)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await see_through(asyncio.to_thread(self._close))
+        await see_through(self._close())
 
-    def _close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    async def _close(self) -> None:
+        if self._growing is not None:
+            self._growing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._growing
         for seat in self._seats:
-            seat.end()
+            await seat.end()
 
     @property
     def workers(self) -> int:
@@ -216,7 +211,7 @@ class Sealer:
         Raises:
             SealerFailed: a worker died twice on it.
         """
-        return await self._run(lambda lane: lane.prepare(batch))
+        return await self._do(lambda lane: lane.prepare(batch))
 
     async def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Seal some of a batch's records again.
@@ -224,33 +219,26 @@ class Sealer:
         Raises:
             SealerFailed: a worker died twice on it.
         """
-        return await self._run(lambda lane: lane.seal(records))
+        return await self._do(lambda lane: lane.seal(records))
 
-    async def _run(self, job: Callable[[Lane], _T]) -> _T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._do, job)
-
-    # ---------------------------------------------------------------- on the pool's threads
-
-    def _do(self, job: Callable[[Lane], _T]) -> _T:
+    async def _do(self, job: Callable[[Lane], Awaitable[_T]]) -> _T:
         """Do a job on an idle lane."""
-        seat = self._idle.get()
+        seat = await self._idle.get()
         began = time.perf_counter()
         try:
-            return self._try_twice(seat, job)
+            return await self._try_twice(seat, job)
         finally:
-            took_s = time.perf_counter() - began
             if not seat.retired:
-                self._idle.put(seat)
-            self._grow_if_due(took_s)
+                self._idle.put_nowait(seat)
+            self._grow_if_due(time.perf_counter() - began)
 
-    def _try_twice(self, seat: _Seat, job: Callable[[Lane], _T]) -> _T:
+    async def _try_twice(self, seat: _Seat, job: Callable[[Lane], Awaitable[_T]]) -> _T:
         """Do a job; if its process dies, once more on a new one."""
         spec = self._spec
         for final in (False, True):
             try:
-                with seat.lane(spec) as lane:
-                    return job(lane)
+                async with seat.lane(spec) as lane:
+                    return await job(lane)
             except _DEATHS as error:
                 if final:
                     raise SealerFailed(type(error).__name__) from None
@@ -258,29 +246,24 @@ class Sealer:
 
     def _grow_if_due(self, took_s: float) -> None:
         """Have a worker added where one would be of use; nobody waits for it."""
-        with self._deciding:
-            if self._growing or self._workers >= self._most:
-                return
-            now_s, cpu = time.perf_counter(), time.process_time
-            self._growing = self._pressure.job_done(
-                now_s, cpu, took_s=took_s, workers=self._workers
-            )
-            if self._growing:
-                with suppress(RuntimeError):  # the pool is being closed
-                    self._executor.submit(self._grow)
+        if self._growing is not None or self._workers >= self._most:
+            return
+        now_s, cpu = time.perf_counter(), time.process_time
+        if self._pressure.job_done(now_s, cpu, took_s=took_s, workers=self._workers):
+            self._growing = asyncio.create_task(self._grow())
 
-    def _grow(self) -> None:
+    async def _grow(self) -> None:
         seat = _Seat(self._make_worker, DEPTH)
+        self._seats.append(seat)
         try:
-            with seat.lane(self._spec):
+            async with seat.lane(self._spec):
                 pass
         except _DEATHS:  # those that there are do without it, from now on
             return
-        with self._deciding:
-            self._workers, self._growing = self._workers + 1, False
+        self._workers, self._growing = self._workers + 1, None
         # This process has enough to do with what is not sealing.
         self._seats[0].retired = self._seats[0].make is not self._make_worker
-        self._place(seat)
+        self._offer(seat)
 
 
 def workers_for(requested: int | None) -> Workers:
