@@ -38,7 +38,7 @@ import orjson
 
 from ctbatch.crypto.hpke import SealingKey
 from ctbatch.crypto.keyset import parse_public
-from ctbatch.models import Batch, Checked, SealedBatch
+from ctbatch.models import Batch, Checked, SealedBatch, Span
 from ctbatch.pipeline.batcher import digest_of
 from ctbatch.pipeline.checker.check import Checker, Rules, record_bytes
 from ctbatch.pipeline.threads import see_through, take
@@ -189,20 +189,22 @@ class Arena:
         """Leave a message in place of the last one."""
         if self.fd is None or not message:
             return message
-        if os.fstat(self.fd).st_size < len(message):
-            os.ftruncate(self.fd, len(message) + _SPARE_BYTES)
-        self._mapped(len(message))[: len(message)] = message
-        return len(message)
+        size = len(message)
+        if self._map is None or len(self._map) < size:
+            if os.fstat(self.fd).st_size < size:
+                os.ftruncate(self.fd, size + _SPARE_BYTES)
+            self._map = mmap.mmap(self.fd, 0)
+        self._map[:size] = message
+        return size
 
     def take(self, told: int | bytes) -> bytes:
         """The message."""
-        return told if isinstance(told, bytes) else self._mapped(told)[:told]
-
-    def _mapped(self, size: int) -> mmap.mmap:
-        if self._map is None or len(self._map) < size:
+        if isinstance(told, bytes):
+            return told
+        if self._map is None or len(self._map) < told:
             assert self.fd is not None
             self._map = mmap.mmap(self.fd, 0)
-        return self._map
+        return self._map[:told]
 
     def close(self) -> None:
         """Give the memory back."""
@@ -224,9 +226,11 @@ each batch back to the system and takes it anew, page by page: 300 page faults a
 system time that a run with a worker takes. (Not so in the parent, which holds dozens of batches.)
 """
 
-_Packed = tuple[Sealed, bytes, int | bytes]
-"""A result on its way: without identities, which are one JSON text (a third of the time of pickling
-them), and without its body, which is in the arena."""
+_Packed = tuple[tuple[Any, ...], bytes, tuple[Any, ...], int | bytes]
+"""A result on its way: the facts without identities, those as one JSON text (a third of the time of
+pickling them), the rest, and what the arena has to be told for the body. Plain tuples, since
+pickling a frozen dataclass with slots takes ten times as long.
+"""
 
 _LENGTH = struct.Struct("!I")
 """What goes before a result: as far as it is known, it has arrived."""
@@ -321,7 +325,8 @@ class Worker:
         """Have a batch checked and sealed."""
         arena = await self._free.get()
         told = arena.put(batch.data)
-        words = "prepare", replace(batch, data=b""), self._arenas.index(arena), told
+        job = batch.span.lines, batch.overlong
+        words = "prepare", job, self._arenas.index(arena), told
         return await self._do(words, arena, _unpacked)
 
     async def seal(self, records: Sequence[bytes]) -> SealedBatch:
@@ -397,13 +402,30 @@ def _as_it_is(result: object, _: object) -> object:
     return result
 
 
-def _unpacked(packed: _Packed, arena: Arena) -> Sealed:
-    sealed, names, body = packed
-    return replace(
-        sealed,
-        checked=replace(sealed.checked, identities=orjson.loads(names)),
-        batch=replace(sealed.batch, body=arena.take(body)),
+def _packed(sealed: Sealed, arena: Arena) -> _Packed:
+    of, batch = sealed.checked, sealed.batch
+    return (
+        (of.positions, of.types, of.aliases, of.unsafe, of.refusals, of.blank, of.warnings),
+        orjson.dumps(of.identities),
+        (batch.records, batch.key_id, sealed.digest, sealed.seconds),
+        arena.put(batch.body),
     )
+
+
+def _unpacked(packed: _Packed, arena: Arena) -> Sealed:
+    facts, names, (records, key_id, digest, seconds), body = packed
+    positions, types, aliases, unsafe, refusals, blank, warnings = facts
+    checked = Checked(
+        positions=positions,
+        types=types,
+        identities=orjson.loads(names),
+        aliases=aliases,
+        unsafe=unsafe,
+        refusals=refusals,
+        blank=blank,
+        warnings=warnings,
+    )
+    return Sealed(checked, SealedBatch(arena.take(body), records, key_id), digest, seconds)
 
 
 def _with_body(packed: tuple[SealedBatch, int | bytes], arena: Arena) -> SealedBatch:
@@ -427,19 +449,11 @@ def serve() -> None:
             arena = arenas[at]
             try:
                 if verb == "prepare":
-                    result = _packed(sealing.prepare(replace(job, data=arena.take(told))), arena)
+                    (lines, overlong), data = job, arena.take(told)
+                    batch = Batch(Span(0, 1, lines, 0, len(data)), data, overlong)
+                    result = _packed(sealing.prepare(batch), arena)
                 else:
                     sealed = sealing.seal(job)
                     result = replace(sealed, body=b""), arena.put(sealed.body)
             except Exception as error:  # told to the parent, which raises it
                 result = RuntimeError(f"{type(error).__name__} in a sealing worker")
-
-
-def _packed(sealed: Sealed, arena: Arena) -> _Packed:
-    names = orjson.dumps(sealed.checked.identities)
-    bare = replace(
-        sealed,
-        checked=replace(sealed.checked, identities=[]),
-        batch=replace(sealed.batch, body=b""),
-    )
-    return bare, names, arena.put(sealed.batch.body)
