@@ -210,7 +210,7 @@ class Tuning:
         str | None,
         _option(
             _TUNING,
-            "Processes that seal; 0 is one thread of this one. Default: auto.",
+            "Processes that seal; 0: the main one does. Default: auto.",
             metavar="N|auto",
         ),
     ] = None

@@ -118,7 +118,8 @@ class Flow:
         live.in_progress, live.limit = self._places.held, stages.slots.limit
         live.slots_s = stages.slots.usage
         if (now := stages.clock()) >= self._look_at:
-            live.cpu_s, self._look_at = time.thread_time() - self._cpu_s, now + CPU_EVERY_S
+            used_s, self._look_at = time.thread_time() - self._cpu_s, now + CPU_EVERY_S
+            live.cpu_s = max(0.0, used_s - stages.sealer.here_s)
         if not stages.stop.draining:
             live.phase = stages.breaker.phase
 

@@ -68,8 +68,8 @@ class Usage:
 
     ``spent_s``: the time of all batches by the fields of
     :class:`~ctbatch.pipeline.measurements.TimeS`; ``slots_full``: the share of slots made use of,
-    ``mean_limit``: how many there were on average; ``loop_cpu``: the event loop's share of a core;
-    ``attempts``, of which ``throttled`` were answered 429.
+    ``mean_limit``: how many there were on average; ``loop_cpu``: the event loop's share of a core,
+    for other things than sealing; ``attempts``, of which ``throttled`` were answered 429.
     """
 
     elapsed_s: float

@@ -173,6 +173,8 @@ class Sealer:
             self._place(_Seat(inline))
         self._pressure = pressure or Pressure(time.perf_counter(), time.process_time())
         self._growing: asyncio.Task[None] | None = None
+        self.here_s = 0.0
+        """How long batches were checked and sealed in this process, in seconds."""
 
     def _place(self, seat: _Seat) -> None:
         self._seats.append(seat)
@@ -211,7 +213,10 @@ class Sealer:
         Raises:
             SealerFailed: a worker died twice on it.
         """
-        return await self._do(lambda lane: lane.prepare(batch))
+        sealed = await self._do(lambda lane: lane.prepare(batch))
+        if not self._workers:
+            self.here_s += sealed.seconds
+        return sealed
 
     async def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Seal some of a batch's records again.
