@@ -126,13 +126,14 @@ class FastLane:
         """Tell the clean lines of a batch from the others."""
         self._batches += 1
         text, plain = _readable(data)
-        kinds, names, left = [""] * lines, [""] * lines, list(range(lines))
+        kinds, names = [""] * lines, [""] * lines
+        left: Sequence[int] = range(lines)
         missed: Sequence[int] = ()
         for shape in self._shapes:
             if missed:
                 text = _lines_of(text, missed)
             found = shape.find(text, len(left), plain=plain)
-            missed = [at for at, name in enumerate(found) if not name]
+            missed = () if all(found) else [at for at, name in enumerate(found) if not name]
             shape.hits += len(found) - len(missed)
             _put(shape.family.names(found), missed, left, names)
             _put([shape.family.kind] * len(found), missed, left, kinds)
