@@ -114,8 +114,6 @@ def _framed(joined: bytes) -> bytes:
 class Sealing:
     """The work itself: checks, frames and seals where it is called."""
 
-    """A lane in this process."""
-
     def __init__(self, spec: SealerSpec) -> None:
         self._checker = Checker(spec.rules)
         self._key = (
