@@ -28,7 +28,7 @@ from ctbatch.pipeline.sealer.lanes import SealerSpec, Sealing
 __all__ = ["figures", "main"]
 
 ROUNDS = 5
-LINES = 100_000
+LINES = 400_000
 COUNT = 50
 
 

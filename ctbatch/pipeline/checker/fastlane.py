@@ -59,10 +59,10 @@ _MAX_KEYS: Final = 256
 _MAX_DEPTH: Final = 8
 _MAX_ITEMS: Final = 100
 
-_CHANGES_CONTROLS: Final = bytes(
-    code if code >= 0x20 or code == 0x0A else 0x7F for code in range(0x100)
-)
-"""Translated by it, a text without control characters (line feeds may be) stays what it is."""
+_CONTROLS: Final = tuple(bytes((code,)) for code in range(0x20) if code != 0x0A)
+"""What no text without control characters holds; line feeds may be. One search for each takes half
+the time of one pass that looks at each byte: a search looks at 32 bytes at a time.
+"""
 _UNIT: Final = rb"[^\"\\\x00-\x1f]"
 _ESCAPE: Final = (
     rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}'
@@ -207,7 +207,7 @@ def _readable(data: bytes) -> tuple[bytes, bool]:
         text = text.replace(b"\r\n", b"\n")
     if not _decodes(text):
         text = b"\n".join([line if _decodes(line) else b"" for line in text.split(b"\n")])
-    return text, b"\\" not in text and text.translate(_CHANGES_CONTROLS) == text
+    return text, b"\\" not in text and not any(map(text.__contains__, _CONTROLS))
 
 
 def _decodes(text: bytes) -> bool:
