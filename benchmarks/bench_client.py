@@ -18,7 +18,7 @@ from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.bench_upload import Case, once
 from benchmarks.inputs import Profiles
 from benchmarks.load import batches
-from benchmarks.rounds import PER_PROFILE, show
+from benchmarks.rounds import PER_PROFILE, keep_memory, show
 from benchmarks.sink import Weather
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch
@@ -51,6 +51,7 @@ def _part(work: Callable[[list[Batch]], object], load: list[Batch]) -> float:
 
 def figures(rounds: int = ROUNDS) -> dict[str, float]:
     """Medians and, since noise only adds, minima."""
+    keep_memory()
     load, key = batches(COUNT), sealing_key()
     sealing = Sealing(SealerSpec(to_binary(generate().public()), b"TEST-BEN-CH01", Rules()))
     parts: dict[str, Callable[[], float]] = {
