@@ -52,7 +52,7 @@ def usage(
             "bound by reading the input: 90 % of the time nothing was there to be sent",
         ),
         (
-            usage(0.4, sealing=9.5, waiting_for_sealer=190, on_the_wire=60),
+            usage(0.4, reading=5.5, sealing=9.5, waiting_for_sealer=200, on_the_wire=60),
             Cause.SEALING,
             "bound by sealing: batches spent 76 % of their time there and slots were full 40 %;"
             " give it --workers 3, if there are cores",

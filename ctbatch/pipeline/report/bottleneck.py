@@ -131,11 +131,19 @@ def bound_by(usage: Usage, short_s: float = SHORT_S) -> Bottleneck | None:
         return Bottleneck(Cause.CPU, f"bound by this machine: {busy}; a faster one would help")
     if usage.slots_full >= FULL:
         return _full(usage)
-    if usage.spent_s["reading"] >= IDLE * usage.elapsed_s:
+    if _starved(usage):
         share = _percent(usage.spent_s["reading"] / usage.elapsed_s)
         why = f"{share} of the time nothing was there to be sent"
         return Bottleneck(Cause.READING, f"bound by reading the input: {why}")
     return _queued(usage)
+
+
+def _starved(usage: Usage) -> bool:
+    """Whether the input comes too slowly: it is waited for, and nothing that came waits to be
+    sealed. Behind a full sealer a reader may be late without any harm.
+    """
+    queued = usage.spent_s["waiting_for_sealer"] >= usage.elapsed_s
+    return usage.spent_s["reading"] >= IDLE * usage.elapsed_s and not queued
 
 
 def _full(usage: Usage) -> Bottleneck:
