@@ -50,9 +50,9 @@ from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
 
 __all__ = ["report", "resume", "run"]
 
-MAX_HELD_BYTES = 34_000_000
-"""Input bytes in progress, held plain and sealed: as many batches of the default 2 MB as are on the
-wire, and two more. (With 48 MB nothing was faster, and 26 MB more were in use.)
+HELD_BYTES = 2_000_000
+"""Input bytes in progress for each request at a time, and for two more, held plain and sealed: the
+default ``--max-batch-bytes``. (With 48 MB for 15 nothing was faster, and 26 MB more were in use.)
 """
 
 
@@ -260,7 +260,8 @@ class _Execution:
             verify=start.verify,
         )
         # Half as many as are on the wire may wait, or back off: each is 0.8 MB of 300-byte lines.
-        places = Places(settings.delivery.concurrency * 3 // 2 + 4, MAX_HELD_BYTES)
+        at_a_time = settings.delivery.concurrency
+        places = Places(at_a_time * 3 // 2 + 4, (at_a_time + 2) * HELD_BYTES)
         make = Rehearsal if self._mode is Mode.DRY_RUN else Delivery
         drain_s = settings.delivery.drain_s
         async with reader:

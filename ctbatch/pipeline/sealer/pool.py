@@ -41,8 +41,8 @@ MAX_WORKERS = 8
 """More than this process can give work to: it needs a third of the time of a worker itself."""
 
 WINDOW_S = 0.2
-"""Two in a row are no shorter than filling all places takes at the start of a run, which says
-nothing: 0.1 s, and 0.4 s with batches of 2 MB.
+"""Two in a row are longer than filling all places takes at the start of a run, which says nothing:
+0.1 s, and 0.3 s with batches of 2 MB.
 """
 
 BUSY = 0.8
