@@ -59,6 +59,8 @@ class Delivery:
         if recorded is not None:
             everything = frozenset(range(batch.span.lines))
             self._maybe = everything if recorded.maybe is None else recorded.maybe
+        self._written = self._maybe
+        """What the ledger has for ``maybe``: no less, and in between more."""
         self._permit = self._announced = self._late = self._throttled = False
         self._retry_after: str | None = None
         self._key_id: int | None = None
@@ -146,15 +148,19 @@ class Delivery:
         lines = self._settlement.on_wire
         if lines <= self._maybe and sealed.key_id == self._key_id:
             return sealed, None  # it is admitted already, since it may have arrived
-        self._admitted, self._key_id = True, sealed.key_id
-        admission = self._s.ledger.admit(
+        self._key_id = sealed.key_id
+        return sealed, self._note(lines | self._maybe)
+
+    def _note(self, maybe: frozenset[int]) -> asyncio.Future[None]:
+        """Have the ledger say which lines may have arrived."""
+        self._admitted, self._written = True, maybe
+        return self._s.ledger.admit(
             self._batch.span,
             digest=self._sealed.digest,
-            key_id=sealed.key_id,
+            key_id=self._key_id,
             pending=self._settlement.pending if self._settled else None,
-            maybe=lines | self._maybe,
+            maybe=maybe,
         )
-        return sealed, admission
 
     async def _pass(self) -> Piece:
         """Get the permit and the weather's leave to go out with the piece that is returned.
@@ -336,6 +342,7 @@ class Delivery:
                 maybe=self._maybe,
             )
             self._settled, self._admitted = True, bool(self._maybe)
+            self._written = self._maybe
             if not self._maybe:  # now, since what is written later is never durable earlier
                 self._give_permit_back()
             await written
@@ -362,7 +369,7 @@ class Delivery:
     async def _withdraw(self) -> None:
         """Nothing of the batch is on the wire, nor may have arrived unsettled."""
         if self._admitted:
-            self._admitted = False
+            self._admitted, self._written = False, _NOTHING
             await self._s.ledger.withdraw(self._batch.span)
             self._watch.lap("ledger")
         self._give_permit_back()
@@ -377,6 +384,8 @@ class Delivery:
         try:
             if not self._maybe:
                 await self._withdraw()
+            elif self._maybe != self._written:  # a part of it has been refused since
+                await self._note(self._maybe)
         except LedgerFailed as error:
             self._s.stop.fail(error)
         self._give_permit_back()

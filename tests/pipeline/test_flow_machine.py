@@ -366,6 +366,19 @@ def _settled(run_dir: Path) -> set[tuple[int, int]]:
         accounts.close()
 
 
+def test_what_was_refused_since_has_not_arrived() -> None:
+    """A second process sends more than what the first left open, and is told that it is too large:
+    what the ledger keeps is still what was left open.
+    """
+    voyage = Voyage()
+    lines = [Line("set", ""), Line("event", "", Conduct.BIG)]
+    voyage.begin(lines, 1.0, OnAmbiguous.AUTO, Service(seed=0, largest=1000, numbered=True))
+    for _ in range(2):
+        voyage.run_through(Passage((Weather.UNOPENED,), share=1.0))
+        assert _maybe(voyage.run_dir) == [[(0, 1)]]
+    voyage.teardown()
+
+
 class LongVoyage(Voyage):
     """The same, many times over."""
 
