@@ -22,13 +22,14 @@ Reading, clocks and what a digest is compared with are the business of
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain, islice
+
+import xxhash
 
 from ctbatch.models import Batch, Overlong, Span
 from ctbatch.settings import Batching
@@ -59,12 +60,15 @@ class RecordedSpan:
 
 
 def digest_of(batch: Batch) -> bytes:
-    """16 bytes that stand for the lines of a batch and for what is known of the overlong ones."""
-    # SHA-256 where the processor has instructions for it: 0.18 µs for 300 bytes, BLAKE2b 0.33.
+    """16 bytes that stand for the lines of a batch and for what is known of the overlong ones.
+
+    XXH3, which is no cryptographic hash: it tells an input that was changed by mistake. Whoever can
+    write the input has no need of a collision. 0.01 µs for 300 bytes, SHA-256 0.2.
+    """
     facts = ";".join(f"{over.index}:{over.size}" for over in batch.overlong)
-    digest = hashlib.sha256(batch.data)
+    digest = xxhash.xxh3_128(batch.data)
     digest.update(f"\0{batch.span.lines};{facts}".encode())
-    return digest.digest()[:16]
+    return digest.digest()
 
 
 class Batcher:
