@@ -24,6 +24,7 @@ from benchmarks.process import Used, run_measured
 from benchmarks.sink import Seen, Weather, running
 from ctbatch.crypto.hpke import SealingKey
 from ctbatch.crypto.upkeep import generate_files
+from ctbatch.settings import Batching
 
 __all__ = ["Case", "Measured", "figures", "main", "measure", "once"]
 
@@ -122,7 +123,10 @@ def once(case: Case) -> Measured:
             command += ["--server-key", str(server.public), "--client-key", str(client.private)]
             command += ["--account-id", ACCOUNT, "--run-dir", str(folder / "run")]
             command += ["--workers", case.workers, "--batch-size", str(case.batch)]
-            command += ["--concurrency", str(case.concurrency), "--max-batch-bytes", "100000000"]
+            command += ["--concurrency", str(case.concurrency)]
+            room = 2 * case.batch * case.profiles.line_bytes
+            if room > Batching().max_batch_bytes:  # otherwise as everybody has it
+                command += ["--max-batch-bytes", str(room)]
             if sink.ca_file is not None:
                 command += ["--ca-file", str(sink.ca_file)]
             env = os.environ | {"CLEVERTAP_PASSCODE": "benchmark", "PYTHONPATH": str(ROOT)}

@@ -417,7 +417,7 @@ async def test_a_broken_pipe_archive_gives_its_whole_lines() -> None:
 
 
 async def test_an_endless_pipe_is_read_in_constant_memory() -> None:
-    """Nothing is read beyond two batches more than were asked for."""
+    """Nothing is read beyond six batches more than were asked for."""
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
     batching = Batching(batch_size=1000, linger_s=60)
@@ -443,14 +443,14 @@ async def test_an_endless_pipe_is_read_in_constant_memory() -> None:
 
 
 async def test_reading_waits_for_demand(tmp_path: Path) -> None:
-    """At most two batches are read ahead, none where batches are huge."""
+    """At most six batches are read ahead, none where batches are huge."""
     path = written(tmp_path / "a", profiles(300_000))
-    for batching, ahead in ((Batching(), 2), (Batching(max_batch_bytes=50_000_000), 0)):
+    for batching, ahead in ((Batching(), 6), (Batching(max_batch_bytes=50_000_000), 0)):
         async with Reader(await found(path), batching) as reader:
             for taken in range(1, 30):
                 assert await reader.next() is not None
                 (seen,) = reader.statistics()
-                assert seen.lines <= (taken + ahead) * 1000 + 20_000
+                assert seen.lines <= (taken + ahead) * 1000
         assert not seen.ended
 
 

@@ -6,8 +6,8 @@ early did not read.
 Invariants:
 
 1. The event loop never waits for the thread, nor the thread for the loop: demand goes one way
-   through a queue, batches come back through ``call_soon_threadsafe``.
-2. At most two batches, and at most ``MAX_AHEAD_BYTES`` of them, are read beyond what was asked for.
+   through a queue, batches come back through another, and ``call_soon_threadsafe`` tells of them.
+2. At most six batches, and at most ``MAX_AHEAD_BYTES`` of them, are read beyond what was asked for.
 3. :meth:`Reader.stop` ends it at once, also while the thread waits for an idle pipe.
 4. What is wrong with an input arrives from :meth:`Reader.next`, after every whole line before it.
 
@@ -21,9 +21,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import cast
 
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import BOM, RecordedSpan, digest_of
@@ -45,11 +47,12 @@ __all__ = [
     "read_line",
 ]
 
-AHEAD_BATCHES = 2
-"""Batches read beyond what was asked for: one being read while one waits."""
+AHEAD_BATCHES = 6
+"""Batches read beyond what was asked for, and asked for several at once, when a third of them is
+left: each turn of the thread costs the loop the interpreter's lock (benchmarks/README.md)."""
 
-MAX_AHEAD_BYTES = 8_000_000
-"""What those may hold; with batches so large that two are more, nothing is read ahead."""
+MAX_AHEAD_BYTES = 12_000_000
+"""What those may hold; with batches so large that one is more, nothing is read ahead."""
 
 CLOSE_WAIT_S = 1.0
 """How long closing waits for a thread that hangs in a read (a dead network disk); then it is left
@@ -78,7 +81,9 @@ class Reader:
         self._ahead = min(AHEAD_BATCHES, MAX_AHEAD_BYTES // largest)
         self._demand: SimpleQueue[bool] = SimpleQueue()
         self._asked = self._taken = 0
-        self._arrived: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()
+        self._arrived: deque[Batch | Exception | None] = deque()
+        self._told = False
+        self._news = asyncio.Event()
         self._finished = asyncio.Event()
         self._stopped = False
         self._wake = Wake(clock)
@@ -113,17 +118,26 @@ class Reader:
             InputError: a pipe turned out to be no NDJSON.
             ResumeRefused: a source is not the one that was recorded.
         """
-        while self._asked - self._taken <= self._ahead:
-            self._asked += 1
-            self._demand.put(True)
-        item = await self._arrived.get()
-        if isinstance(item, Batch):
-            self._taken += 1
-            return item
-        self._arrived.put_nowait(item)  # the end stays the end
-        if item is None:
-            return None
-        raise item
+        self._ask()
+        while not self._stopped:
+            if not self._arrived:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            item = self._arrived[0]
+            if isinstance(item, Batch):
+                self._taken += 1
+                return cast(Batch, self._arrived.popleft())
+            if item is not None:  # the end stays the end
+                raise item
+            break
+        return None
+
+    def _ask(self) -> None:
+        if self._asked - self._taken <= self._ahead // 3:
+            while self._asked - self._taken <= self._ahead:
+                self._asked += 1
+                self._demand.put(True)
 
     def stop(self) -> None:
         """Have :meth:`next` return ``None`` from now on, and the thread end. Never blocks."""
@@ -132,9 +146,7 @@ class Reader:
         self._stopped = self._reading.stopping = True
         self._demand.put(False)
         self._wake.set()
-        while not self._arrived.empty():
-            self._arrived.get_nowait()
-        self._arrived.put_nowait(None)
+        self._news.set()
 
     def statistics(self) -> tuple[SourceStatistics, ...]:
         """How far each source was read."""
@@ -161,25 +173,32 @@ class Reader:
                 batch = next(batches, None)
                 if batch is None:
                     break
-                self._call(self._arrive, batch)
+                self._arrive(batch)
         except Stopped:
             pass
         except Exception as error:  # whatever it is, it belongs to whoever waits
             end = error
         finally:
             batches.close()
-            self._call(self._arrive, end)
+            self._arrive(end)
             self._call(self._finish)
 
-    def _call(self, function: Callable[..., None], *args: object) -> None:
+    def _arrive(self, item: Batch | Exception | None) -> None:
+        """Put it where the loop finds it, and tell the loop unless that is under way."""
+        self._arrived.append(item)
+        if not self._told:
+            self._told = True
+            self._call(self._tell)
+
+    def _call(self, function: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(function, *args)
+            self._loop.call_soon_threadsafe(function)
 
     # ---------------------------------------------------------------- back on the loop
 
-    def _arrive(self, item: Batch | Exception | None) -> None:
-        if not self._stopped:
-            self._arrived.put_nowait(item)
+    def _tell(self) -> None:
+        self._told = False  # before anybody looks: what arrives after the look is told of again
+        self._news.set()
 
     def _finish(self) -> None:
         self._wake.close()
