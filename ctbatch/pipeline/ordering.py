@@ -18,11 +18,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
 
 __all__ = ["OrderGuard"]
-
-_NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class OrderGuard:
@@ -35,9 +32,10 @@ class OrderGuard:
 
     def __init__(self) -> None:
         self._next = 0
-        self._early: dict[int, frozenset[str] | None] = {}
+        # Not frozensets: to intersect the keys of a dict with one is to go through all of it.
+        self._early: dict[int, set[str] | None] = {}
         """Announced before an earlier batch was; ``None``: released already."""
-        self._unfinished: dict[int, frozenset[str]] = {}
+        self._unfinished: dict[int, set[str]] = {}
         self._held: set[str] = set()
         """Every identity that an unfinished batch has."""
         self._queues: dict[str, deque[int]] = {}
@@ -53,7 +51,7 @@ class OrderGuard:
         """
         if seq < self._next or seq in self._early:
             raise ValueError(f"batch {seq} was announced before")
-        self._early[seq] = frozenset(identities)
+        self._early[seq] = set(identities)
         return self._admit_announced()
 
     def release(self, seq: int) -> list[int]:
@@ -65,7 +63,7 @@ class OrderGuard:
             ValueError: the batch was released before.
         """
         if seq >= self._next:
-            if self._early.get(seq, _NOBODY) is None:
+            if seq in self._early and self._early[seq] is None:
                 raise ValueError(f"batch {seq} was released before")
             self._early[seq] = None
             return self._admit_announced()
