@@ -215,7 +215,7 @@ class Slots:
 
     async def _acquire(self) -> int:
         """Wait for a slot; returns its ticket."""
-        if self._waiting or self.in_flight >= self.limit:
+        if self._waiting or self.in_flight >= self._controller.limit:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
@@ -251,7 +251,7 @@ class Slots:
 
     def _wake(self) -> None:
         """Give free slots to those who have waited longest."""
-        while self._waiting and self.in_flight < self.limit:
+        while self._waiting and self.in_flight < self._controller.limit:
             turn = self._waiting.popleft()
             if not turn.done():  # done is who was cancelled and has yet to notice
                 self._give()
@@ -263,10 +263,10 @@ class Slots:
         if self._began is None:
             self._began = now
         else:
-            passed_s = now - self._counted_to
+            passed_s, limit = now - self._counted_to, self._controller.limit
             self._slot_seconds += self.in_flight * passed_s
-            self._taken_s += min(self.in_flight, self.limit) * passed_s
-            self._open_s += self.limit * passed_s
+            self._taken_s += min(self.in_flight, limit) * passed_s
+            self._open_s += limit * passed_s
         self._counted_to = now
 
     def __repr__(self) -> str:

@@ -19,16 +19,13 @@ class Stop:
 
     def __init__(self) -> None:
         self._now = asyncio.Event()
-        self._draining = asyncio.Event()
+        self._asked = asyncio.Event()
         self._keys = asyncio.Event()
         self._requests = 0
+        self.draining = False
+        """Whether the run has been asked to end."""
         self.reason: CtbatchError | None = None
         """Why the run ends early: the first reason given."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether the run has been asked to end."""
-        return self._draining.is_set()
 
     @property
     def at_once(self) -> bool:
@@ -45,8 +42,8 @@ class Stop:
     def fail(self, reason: CtbatchError) -> None:
         """End gracefully because a part of the run cannot go on."""
         if not self.draining:
-            self.reason = reason
-            self._draining.set()
+            self.reason, self.draining = reason, True
+            self._asked.set()
 
     async def wait_now(self) -> None:
         """Wait until the run is asked to end without draining."""
@@ -54,7 +51,7 @@ class Stop:
 
     async def wait(self) -> None:
         """Wait until the run is asked to end."""
-        await self._draining.wait()
+        await self._asked.wait()
 
     def read_keys(self) -> None:
         """Ask for the key files to be read again, whatever they look like."""

@@ -280,7 +280,7 @@ class Stopwatch:
         """The time since the last lap was spent on ``kind``; returns it, in seconds."""
         now = self._clock()
         passed_s, self._since = now - self._since, now
-        self._measured.add_time(kind, passed_s)
+        self._measured.spent_s[kind] += passed_s
         return passed_s
 
     def sealed(self, work_s: float) -> None:
