@@ -51,7 +51,7 @@ class Live:
     ``bytes_read`` counts in the same terms, so their ratio is the share done. ``throttled`` counts
     429s. ``spent_s`` is where the time of batches went so far, by kind (its keys never change);
     ``slots_s`` the seconds slots are counted for, and the sums of those made use of and of those
-    open; ``cpu_s`` what the event loop's thread used of its core, for other things than sealing.
+    open; ``core_s`` what the event loop's thread used of its core, ``cpu_s`` that without sealing.
     """
 
     phase: Phase = Phase.CANARY
@@ -74,6 +74,7 @@ class Live:
     spent_s: Mapping[str, float] = field(default_factory=dict)
     slots_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
     cpu_s: float = 0.0
+    core_s: float = 0.0
 
     @property
     def settled(self) -> int:

@@ -123,6 +123,7 @@ def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:
             attempts=attempts.total,
             throttled=sum(count for result, count in by_result if result.startswith("429")),
             loop_cpu=rates.loop_cpu,
+            core=measured.core,
         )
     )
 

@@ -68,7 +68,7 @@ class Flow:
         self._look_at = 0.0
         self._show()
         live = self._stages.tally.live
-        self._stages.measured.used(live.slots_s, live.cpu_s)
+        self._stages.measured.used(live.slots_s, live.cpu_s, live.core_s)
         if broken is not None:
             self._stages.stop.fail(broken)
 
@@ -118,8 +118,8 @@ class Flow:
         live.in_progress, live.limit = self._places.held, stages.slots.limit
         live.slots_s = stages.slots.usage
         if (now := stages.clock()) >= self._look_at:
-            used_s, self._look_at = time.thread_time() - self._cpu_s, now + CPU_EVERY_S
-            live.cpu_s = max(0.0, used_s - stages.sealer.here_s)
+            live.core_s, self._look_at = time.thread_time() - self._cpu_s, now + CPU_EVERY_S
+            live.cpu_s = max(0.0, live.core_s - stages.sealer.here_s)
         if not stages.stop.draining:
             live.phase = stages.breaker.phase
 

@@ -85,6 +85,12 @@ def usage(
             "bound by the ledger: batches waited 72 % of their time for the disk",
         ),
         (
+            replace(usage(0.5, ledger=200, on_the_wire=75), loop_cpu=0.3, core=0.88),
+            Cause.SEALING,
+            "bound by sealing: the core that seals and sends was busy 88 % of the time; give it"
+            " --workers 1, if there are cores",
+        ),
+        (
             usage(0.2, on_the_wire=30, sealing=1),
             Cause.INPUT,
             "bound by the size of the input: too few batches for 15 slots",

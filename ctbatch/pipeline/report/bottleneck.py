@@ -29,6 +29,10 @@ REDUCED = 0.8
 BUSY = 0.9
 """An event loop that uses so much of its core has none left."""
 
+SHARED = 0.75
+"""The same where it seals as well: on a machine that others use too it gets no more than that, and
+what batches then wait for (the ledger's thread has no turn either) is not what they wait for."""
+
 IDLE = 0.5
 """With nothing to take for so much of the time, the input decides."""
 
@@ -69,7 +73,8 @@ class Usage:
     ``spent_s``: the time of all batches by the fields of
     :class:`~ctbatch.pipeline.measurements.TimeS`; ``slots_full``: the share of slots made use of,
     ``mean_limit``: how many there were on average; ``loop_cpu``: the event loop's share of a core,
-    for other things than sealing; ``attempts``, of which ``throttled`` were answered 429.
+    for other things than sealing, ``core`` for these and for sealing; ``attempts``, of which
+    ``throttled`` were answered 429.
     """
 
     elapsed_s: float
@@ -80,6 +85,7 @@ class Usage:
     attempts: int
     throttled: int
     loop_cpu: float = 0.0
+    core: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,7 @@ class Mark:
     spent_s: Mapping[str, float]
     slots_s: tuple[float, float, float]
     cpu_s: float
+    core_s: float
     attempts: int
     throttled: int
     concurrency: int
@@ -97,7 +104,7 @@ class Mark:
     @classmethod
     def of(cls, now_s: float, live: Live) -> Mark:
         """The moment now."""
-        used = dict(live.spent_s), live.slots_s, live.cpu_s
+        used = dict(live.spent_s), live.slots_s, live.cpu_s, live.core_s
         return cls(now_s, *used, live.attempts, live.throttled, live.concurrency)
 
     def since(self, before: Mark) -> Usage:
@@ -114,6 +121,7 @@ class Mark:
             attempts=self.attempts - before.attempts,
             throttled=self.throttled - before.throttled,
             loop_cpu=(self.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
+            core=(self.core_s - before.core_s) / elapsed_s if elapsed_s > 0 else 0.0,
         )
 
 
@@ -160,6 +168,9 @@ def _full(usage: Usage) -> Bottleneck:
 
 def _queued(usage: Usage) -> Bottleneck:
     """Where batches waited most, if that was enough to matter."""
+    if usage.core >= SHARED and usage.core - usage.loop_cpu >= usage.loop_cpu:
+        busy = f"the core that seals and sends was busy {_percent(usage.core)} of the time"
+        return Bottleneck(Cause.SEALING, f"bound by sealing: {busy}; {_more_workers(1)}")
     spent_s = usage.spent_s
     sealing_s = spent_s["waiting_for_sealer"] + spent_s["sealing"]
     waits = {
@@ -186,7 +197,7 @@ def _words(cause: Cause, usage: Usage, share: str) -> str:
             workers = max(2, math.ceil(lanes / max(usage.slots_full, 0.05)))
             return (
                 f"sealing: batches spent {share} of their time there and slots were full "
-                f"{_percent(usage.slots_full)}; give it --workers {workers}, if there are cores"
+                f"{_percent(usage.slots_full)}; {_more_workers(workers)}"
             )
         case Cause.ORDER:
             return (
@@ -199,6 +210,10 @@ def _words(cause: Cause, usage: Usage, share: str) -> str:
             return f"the service's failures: batches waited {share} of their time for them to pass"
         case _:
             return f"the ledger: batches waited {share} of their time for the disk"
+
+
+def _more_workers(workers: int) -> str:
+    return f"give it --workers {workers}, if there are cores"
 
 
 def _refused(usage: Usage) -> str:

@@ -88,7 +88,8 @@ class Measurements:
         self.spent_s: dict[str, float] = {item.name: 0.0 for item in fields(TimeS)}
         """Seconds by kind, so far; the keys never change."""
         self._sums: Counter[str] = Counter()
-        self._slots_s = self._taken_s = self._open_s = self._cpu_s = 0.0
+        self._slots_s = self._taken_s = self._open_s = 0.0
+        self._cpu_s = self._core_s = 0.0
         self._peak_in_flight = 0
         self._opened_with: set[int] = set()
         self._warnings: dict[str, tuple[int, int, int]] = {}
@@ -142,20 +143,26 @@ class Measurements:
             raise ValueError(f"{kind!r} is not a kind of time")
         self.spent_s[kind] += seconds
 
-    def used(self, slots_s: tuple[float, float, float], cpu_s: float) -> None:
+    def used(self, slots_s: tuple[float, float, float], cpu_s: float, core_s: float) -> None:
         """What the slots came to (:attr:`ctbatch.api.limiter.Slots.usage`), and the event loop's
-        CPU.
+        CPU, without and with what it sealed.
         """
         counted_s, taken_s, open_s = slots_s
         self._slots_s += counted_s
         self._taken_s += taken_s
         self._open_s += open_s
         self._cpu_s += cpu_s
+        self._core_s += core_s
 
     def ran(self, seconds: float, lines: int) -> None:
         """The process worked on the run for so long, and settled so many lines."""
         self._elapsed_s += seconds
         self._sums["settled"] += lines
+
+    @property
+    def core(self) -> float:
+        """The share of its core that the event loop used, sealing included."""
+        return _ratio(self._core_s, self._elapsed_s, 3)
 
     @property
     def elapsed_s(self) -> float:
@@ -223,7 +230,8 @@ class Measurements:
         for kind, seconds in other.spent_s.items():
             self.spent_s[kind] += seconds
         self._sums += other._sums
-        self.used((other._slots_s, other._taken_s, other._open_s), other._cpu_s)
+        slots_s = other._slots_s, other._taken_s, other._open_s
+        self.used(slots_s, other._cpu_s, other._core_s)
         self._peak_in_flight = max(self._peak_in_flight, other._peak_in_flight)
         self._opened_with |= other._opened_with
         for text, count, source, line in other.warnings:
@@ -240,7 +248,7 @@ class Measurements:
                 "spent_s": self.spent_s,
                 "sums": self._sums,
                 "slots_s": [self._slots_s, self._taken_s, self._open_s],
-                "cpu_s": self._cpu_s,
+                "cpu_s": [self._cpu_s, self._core_s],
                 "peak_in_flight": self._peak_in_flight,
                 "opened_with": sorted(self._opened_with),
                 "warnings": self.warnings,
@@ -259,7 +267,7 @@ class Measurements:
         self.spent_s.update(raw["spent_s"])
         self._sums.update(raw["sums"])
         self._slots_s, self._taken_s, self._open_s = raw["slots_s"]
-        self._cpu_s = raw["cpu_s"]
+        self._cpu_s, self._core_s = raw["cpu_s"]
         self._peak_in_flight = raw["peak_in_flight"]
         self._opened_with.update(raw["opened_with"])
         self._warnings = {text: (n, source, line) for text, n, source, line in raw["warnings"]}
