@@ -7,6 +7,7 @@ closed under the command it is the wish to end, as SIGTERM.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -29,6 +30,10 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
         import uvloop  # noqa: PLC0415  # not on Windows, and a command may need no loop
 
         factory = uvloop.new_event_loop
+    # What start-up made lives as long as the process: to go through it again and again took a
+    # twentieth of an upload's CPU. Of what a batch makes, next to nothing is left in cycles.
+    gc.freeze()
+    gc.set_threshold(20_000)
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
 

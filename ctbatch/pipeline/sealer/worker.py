@@ -17,6 +17,7 @@ What a job is, is :mod:`ctbatch.pipeline.sealer.lanes`'s.
 from __future__ import annotations
 
 import asyncio
+import gc
 import mmap
 import os
 import pickle
@@ -314,6 +315,8 @@ def serve() -> None:
         spec, fds = pickle.load(jobs)  # noqa: S301  # written by our own parent
         sealing, arenas = Sealing(spec), [Arena(fd) for fd in fds]
         result: object = None
+        gc.freeze()  # as ctbatch.cli.loop does
+        gc.set_threshold(20_000)
         while True:
             text = pickle.dumps(result, protocol=5)
             results.write(_LENGTH.pack(len(text)) + text)
