@@ -23,7 +23,7 @@ from benchmarks.sink import Weather
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch
 from ctbatch.pipeline.checker.check import Rules
-from ctbatch.pipeline.sealer.lanes import SealerSpec, Sealing
+from ctbatch.pipeline.sealer.sealing import SealerSpec, Sealing
 
 __all__ = ["figures", "main"]
 

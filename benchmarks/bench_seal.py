@@ -23,7 +23,7 @@ from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch
 from ctbatch.pipeline.checker.check import Rules, check
-from ctbatch.pipeline.sealer.lanes import SealerSpec, Sealing, frame_batch
+from ctbatch.pipeline.sealer.sealing import SealerSpec, Sealing, frame_batch
 from ctbatch.pipeline.sealer.worker import Worker
 
 __all__ = ["figures", "main"]

@@ -19,7 +19,8 @@ from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.models import Batch, Span
 from ctbatch.pipeline.checker.check import Rules, check
-from ctbatch.pipeline.sealer.lanes import Inline, Lane, SealerSpec, frame
+from ctbatch.pipeline.sealer.lanes import Inline, Lane
+from ctbatch.pipeline.sealer.sealing import SealerSpec, frame
 from ctbatch.pipeline.sealer.worker import DEPTH, Worker
 from tests.pipeline.lines import NOT_RECORDS, event, profile
 
@@ -190,7 +191,7 @@ def test_no_worker_outlives_its_parent() -> None:
     """Killed with -9, the parent says nothing any more; the worker ends all the same."""
     script = (
         "import asyncio, sys\n"
-        "from ctbatch.pipeline.sealer.lanes import SealerSpec\n"
+        "from ctbatch.pipeline.sealer.sealing import SealerSpec\n"
         "from ctbatch.pipeline.sealer.worker import Worker\n"
         "from ctbatch.pipeline.checker.check import Rules\n"
         "async def main():\n"

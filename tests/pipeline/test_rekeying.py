@@ -10,8 +10,8 @@ from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import Keyset, generate, to_binary
 from ctbatch.models import Batch, Span
 from ctbatch.pipeline.checker.check import Rules
-from ctbatch.pipeline.sealer.lanes import frame
 from ctbatch.pipeline.sealer.pool import Sealer, SealerSpec, Workers
+from ctbatch.pipeline.sealer.sealing import frame
 
 INFO = b"XXX-XXX-XXXX"
 LINE = b'{"type":"profile","identity":"u1","profileData":{}}'

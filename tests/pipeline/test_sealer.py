@@ -15,7 +15,7 @@ from ctbatch.crypto.keyset import generate, to_binary
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch, Span
 from ctbatch.pipeline.checker.check import Rules
-from ctbatch.pipeline.sealer.lanes import Inline, Sealed, SealerSpec, Sealing, frame
+from ctbatch.pipeline.sealer.lanes import Inline
 from ctbatch.pipeline.sealer.pool import (
     WINDOW_S,
     Pressure,
@@ -24,6 +24,7 @@ from ctbatch.pipeline.sealer.pool import (
     usable_cpus,
     workers_for,
 )
+from ctbatch.pipeline.sealer.sealing import Sealed, SealerSpec, Sealing, frame
 from ctbatch.pipeline.sealer.worker import DEPTH, Worker
 from tests.pipeline.lines import profile
 from tests.pipeline.test_lanes import send_signal

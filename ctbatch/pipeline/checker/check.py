@@ -12,8 +12,8 @@ Invariants:
 :func:`check` is the exact check. What a line must be is in :mod:`ctbatch.pipeline.checker.parsing`
 (JSON) and :mod:`ctbatch.pipeline.checker.fields` (the vendor's rules). :class:`Checker` finds the
 same in a fraction of the time, since it leaves to it only what
-:mod:`ctbatch.pipeline.checker.fastlane` does not know to be clean. Framing and sealing are the
-lanes'.
+:mod:`ctbatch.pipeline.checker.fastlane` does not know to be clean. Framing and sealing are
+:mod:`ctbatch.pipeline.sealer.sealing`'s.
 """
 
 from __future__ import annotations

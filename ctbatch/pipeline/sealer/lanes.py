@@ -1,47 +1,20 @@
-"""Lanes: where batches are checked, framed and sealed; and the one on the event loop.
+"""Lanes: where a batch is sealed; and the one on the event loop.
 
-Invariant: the bytes of a record are sent as they stand in the input. Framing joins, it never
-rewrites.
-
-The private key never comes here. The lanes in processes of their own are
-:mod:`ctbatch.pipeline.sealer.worker`'s; who gets which job is :mod:`ctbatch.pipeline.sealer.pool`'s
-to say.
+The lanes in processes of their own are :mod:`ctbatch.pipeline.sealer.worker`'s, what a job is
+:mod:`ctbatch.pipeline.sealer.sealing`'s; who gets which job is
+:mod:`ctbatch.pipeline.sealer.pool`'s to say.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, Self
 
-from ctbatch.crypto.hpke import SealingKey
-from ctbatch.crypto.keyset import parse_public
-from ctbatch.models import Batch, Checked, SealedBatch
-from ctbatch.pipeline.batcher import digest_of
-from ctbatch.pipeline.checker.check import Checker, Rules, record_bytes
+from ctbatch.models import Batch, SealedBatch
+from ctbatch.pipeline.sealer.sealing import Sealed, SealerSpec, Sealing
 
-__all__ = ["Inline", "Lane", "Sealed", "SealerSpec", "Sealing", "frame", "frame_batch"]
-
-
-@dataclass(frozen=True, slots=True)
-class SealerSpec:
-    """What a lane needs: the service's public keyset (``None``: plaintext), HPKE info, rules."""
-
-    keyset: bytes | None
-    info: bytes
-    rules: Rules
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A batch checked and, with all its records, sealed; ``digest`` is that of the input."""
-
-    checked: Checked
-    batch: SealedBatch
-    digest: bytes
-    seconds: float
+__all__ = ["Inline", "Lane"]
 
 
 class Lane(Protocol):
@@ -58,49 +31,6 @@ class Lane(Protocol):
     async def close(self) -> None:
         """End; nobody waits for a job."""
         ...
-
-
-def frame(records: Sequence[bytes]) -> bytes:
-    """The request body of records, their bytes untouched: ``{"d":[…]}``."""
-    return _framed(b",".join(records))
-
-
-def frame_batch(batch: Batch, checked: Checked) -> bytes:
-    """The request body of a batch's accepted lines."""
-    if isinstance(checked.positions, range) and b"\r" not in batch.data:  # all, as they stand
-        return _framed(batch.data.removesuffix(b"\n").replace(b"\n", b","))
-    lines = batch.lines()
-    return frame([record_bytes(lines[index]) for index in checked.positions])
-
-
-def _framed(joined: bytes) -> bytes:
-    return b"".join((b'{"d":[', joined, b"]}"))
-
-
-class Sealing:
-    """The work itself: checks, frames and seals where it is called."""
-
-    def __init__(self, spec: SealerSpec) -> None:
-        self._checker = Checker(spec.rules)
-        self._key = (
-            None if spec.keyset is None else SealingKey(parse_public(spec.keyset), spec.info)
-        )
-
-    def prepare(self, batch: Batch) -> Sealed:
-        """Check a batch and seal its records."""
-        started = time.perf_counter()
-        checked = self._checker.check(batch)
-        sealed = self._seal(frame_batch(batch, checked), len(checked.positions))
-        return Sealed(checked, sealed, digest_of(batch), time.perf_counter() - started)
-
-    def seal(self, records: Sequence[bytes]) -> SealedBatch:
-        """Seal given records."""
-        return self._seal(frame(records), len(records))
-
-    def _seal(self, body: bytes, records: int) -> SealedBatch:
-        if self._key is None:
-            return SealedBatch(body, records, None)
-        return SealedBatch(self._key.seal(body), records, self._key.key_id)
 
 
 class Inline:

@@ -29,7 +29,8 @@ from typing import NamedTuple, Self, TypeVar
 
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch
-from ctbatch.pipeline.sealer.lanes import Inline, Lane, Sealed, SealerSpec
+from ctbatch.pipeline.sealer.lanes import Inline, Lane
+from ctbatch.pipeline.sealer.sealing import Sealed, SealerSpec
 from ctbatch.pipeline.sealer.worker import DEPTH, Worker
 from ctbatch.pipeline.threads import see_through
 

@@ -1,9 +1,7 @@
-"""A lane in a process of its own.
+"""A lane in a process of its own: the parent's side of it.
 
-A worker reads jobs from its standard input and writes results to its standard output, both a
-socket of ours. Lines and ciphertext do not go through it but through a piece of shared memory of
-the worker's own (where the system has it). End of input means that the parent is gone, however it
-went, so no worker outlives it.
+Jobs go to the process and results come back over a socket pair, lines and ciphertext in pieces of
+shared memory, of which a worker has one for each job that it can have at a time.
 
 Invariants:
 
@@ -11,86 +9,31 @@ Invariants:
 2. Shared memory holds a message until its result is there, also when nobody waits for that any
    more.
 
-What a job is, is :mod:`ctbatch.pipeline.sealer.lanes`'s.
+What the process does is :mod:`ctbatch.pipeline.sealer.serving`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import mmap
 import os
 import pickle
 import socket
-import struct
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
-import orjson
-
-from ctbatch.models import Batch, Checked, SealedBatch, Span
-from ctbatch.pipeline.sealer.lanes import Sealed, SealerSpec, Sealing
+from ctbatch.models import Batch, SealedBatch
+from ctbatch.pipeline.sealer.sealing import Sealed, SealerSpec
+from ctbatch.pipeline.sealer.serving import LENGTH, Arena, unpacked
 from ctbatch.pipeline.threads import see_through, take
 
-__all__ = ["DEPTH", "Arena", "Worker", "serve"]
+__all__ = ["DEPTH", "Worker"]
 
 _T = TypeVar("_T")
-
-
-class Arena:
-    """Shared memory that holds one message at a time; without any, messages go with the words.
-
-    :meth:`put` gives what the other side has to be told to :meth:`take` the message.
-    """
-
-    def __init__(self, fd: int | None) -> None:
-        self.fd = fd
-        self._map: mmap.mmap | None = None
-
-    @classmethod
-    def make(cls) -> Arena:
-        """A new one; the memory is anonymous and goes with the last process that has it."""
-        # Elsewhere than on Linux there is none without a name or a file.
-        return cls(os.memfd_create("ctbatch") if hasattr(os, "memfd_create") else None)
-
-    def put(self, message: bytes) -> int | bytes:
-        """Leave a message in place of the last one."""
-        if self.fd is None or not message:
-            return message
-        size = len(message)
-        if self._map is None or len(self._map) < size:
-            if os.fstat(self.fd).st_size < size:
-                os.ftruncate(self.fd, size + _SPARE_BYTES)
-            self._map = mmap.mmap(self.fd, 0)
-        self._map[:size] = message
-        return size
-
-    def take(self, told: int | bytes) -> bytes:
-        """The message."""
-        if isinstance(told, bytes):
-            return told
-        if self._map is None or len(self._map) < told:
-            assert self.fd is not None
-            self._map = mmap.mmap(self.fd, 0)
-        return self._map[:told]
-
-    def close(self) -> None:
-        """Give the memory back."""
-        if self._map is not None:
-            self._map.close()
-        if self.fd is not None:
-            os.close(self.fd)
-
-
-_SPARE_BYTES = 1 << 16
-"""Ciphertext is a little longer than the lines: the memory need not grow again for it."""
-
 
 _KEEP_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=33554432:glibc.malloc.mmap_threshold=33554432"
@@ -99,16 +42,6 @@ _KEEP_MEMORY = {
 each batch back to the system and takes it anew, page by page: 300 page faults a batch, half of the
 system time that a run with a worker takes. (Not so in the parent, which holds dozens of batches.)
 """
-
-_Packed = tuple[tuple[Any, ...], bytes, tuple[Any, ...], int | bytes]
-"""A result on its way: the facts without identities, those as one JSON text (a third of the time of
-pickling them), the rest, and what the arena has to be told for the body. Plain tuples, since
-pickling a frozen dataclass with slots takes ten times as long.
-"""
-
-_LENGTH = struct.Struct("!I")
-"""What goes before a result: as far as it is known, it has arrived."""
-
 
 DEPTH = 4
 """Jobs that a worker has at a time: it goes on with the next one while this process, which has
@@ -133,9 +66,9 @@ class _Results(asyncio.Protocol):
         self._text = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        text, start = self._text, _LENGTH.size
+        text, start = self._text, LENGTH.size
         text += data
-        while len(text) >= start and len(text) >= (end := start + _LENGTH.unpack_from(text)[0]):
+        while len(text) >= start and len(text) >= (end := start + LENGTH.unpack_from(text)[0]):
             with memoryview(text) as view:
                 result = pickle.loads(view[start:end])  # noqa: S301  # written by our own child
             del text[:end]
@@ -201,7 +134,7 @@ class Worker:
         told = arena.put(batch.data)
         job = batch.span.lines, batch.overlong
         words = "prepare", job, self._arenas.index(arena), told
-        return await self._do(words, arena, _unpacked)
+        return await self._do(words, arena, unpacked)
 
     async def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Have given records sealed."""
@@ -249,7 +182,7 @@ class Worker:
 
 def _spawn(theirs: socket.socket, fds: Sequence[int | None]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", "from ctbatch.pipeline.sealer.worker import serve; serve()"],
+        [sys.executable, "-c", "from ctbatch.pipeline.sealer.serving import serve; serve()"],
         stdin=theirs.fileno(),
         stdout=theirs.fileno(),
         pass_fds=[fd for fd in fds if fd is not None],
@@ -276,60 +209,6 @@ def _as_it_is(result: object, _: object) -> object:
     return result
 
 
-def _packed(sealed: Sealed, arena: Arena) -> _Packed:
-    of, batch = sealed.checked, sealed.batch
-    return (
-        (of.positions, of.types, of.aliases, of.unsafe, of.refusals, of.blank, of.warnings),
-        orjson.dumps(of.identities),
-        (batch.records, batch.key_id, sealed.digest, sealed.seconds),
-        arena.put(batch.body),
-    )
-
-
-def _unpacked(packed: _Packed, arena: Arena) -> Sealed:
-    facts, names, (records, key_id, digest, seconds), body = packed
-    positions, types, aliases, unsafe, refusals, blank, warnings = facts
-    checked = Checked(
-        positions=positions,
-        types=types,
-        identities=orjson.loads(names),
-        aliases=aliases,
-        unsafe=unsafe,
-        refusals=refusals,
-        blank=blank,
-        warnings=warnings,
-    )
-    return Sealed(checked, SealedBatch(arena.take(body), records, key_id), digest, seconds)
-
-
 def _with_body(packed: tuple[SealedBatch, int | bytes], arena: Arena) -> SealedBatch:
     sealed, body = packed
     return replace(sealed, body=arena.take(body))
-
-
-def serve() -> None:
-    """A worker's life: take the spec, say that it is ready, then do jobs until the end of input."""
-    jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints goes to stderr, never into the results
-    with suppress(EOFError, BrokenPipeError), results:
-        spec, fds = pickle.load(jobs)  # noqa: S301  # written by our own parent
-        sealing, arenas = Sealing(spec), [Arena(fd) for fd in fds]
-        result: object = None
-        gc.freeze()  # as ctbatch.cli.loop does
-        gc.set_threshold(20_000)
-        while True:
-            text = pickle.dumps(result, protocol=5)
-            results.write(_LENGTH.pack(len(text)) + text)
-            results.flush()
-            verb, job, at, told = pickle.load(jobs)  # noqa: S301  # written by our own parent
-            arena = arenas[at]
-            try:
-                if verb == "prepare":
-                    (lines, overlong), data = job, arena.take(told)
-                    batch = Batch(Span(0, 1, lines, 0, len(data)), data, overlong)
-                    result = _packed(sealing.prepare(batch), arena)
-                else:
-                    sealed = sealing.seal(job)
-                    result = replace(sealed, body=b""), arena.put(sealed.body)
-            except Exception as error:  # told to the parent, which raises it
-                result = RuntimeError(f"{type(error).__name__} in a sealing worker")
