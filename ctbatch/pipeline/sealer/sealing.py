@@ -48,12 +48,13 @@ def frame(records: Sequence[bytes]) -> bytes:
 def frame_batch(batch: Batch, checked: Checked) -> bytes:
     """The request body of a batch's accepted lines."""
     if isinstance(checked.positions, range) and b"\r" not in batch.data:  # all, as they stand
-        return _framed(batch.data.removesuffix(b"\n").replace(b"\n", b","))
+        joined = memoryview(batch.data.replace(b"\n", b","))  # one copy less than removesuffix()
+        return _framed(joined[:-1] if batch.data.endswith(b"\n") else joined)
     lines = batch.lines()
     return frame([record_bytes(lines[index]) for index in checked.positions])
 
 
-def _framed(joined: bytes) -> bytes:
+def _framed(joined: bytes | memoryview) -> bytes:
     return b"".join((b'{"d":[', joined, b"]}"))
 
 
