@@ -74,13 +74,16 @@ class Counted(Pressure):
         self._due, self._jobs = due, 0
 
     def job_done(
-        self, now_s: float, cpu: Callable[[], float], *, took_s: float, workers: int
+        self,
+        now_s: float,
+        cpu: Callable[[], float],
+        *,
+        waited_s: float,
+        took_s: float,
+        workers: int,
     ) -> bool:
         """Whether it is due."""
-        assert now_s >= 0
-        assert cpu() >= 0
-        assert took_s >= 0
-        assert workers >= 0
+        assert min(now_s, cpu(), waited_s, took_s, workers) >= 0
         self._jobs += 1
         return self._jobs in self._due
 
@@ -243,16 +246,22 @@ async def test_a_worker_that_cannot_begin_is_done_without() -> None:
     assert Here.made[0].jobs == 5
 
 
-def pressed(*shares: tuple[float, float], workers: int) -> bool:
-    """What is said after windows in which this process and the lanes were busy for such shares."""
+def pressed(*shares: tuple[float, float], workers: int, queue: float = 2.0) -> bool:
+    """What is said after windows in which this process and the lanes were busy for such shares, and
+    so many batches waited for one.
+    """
     pressure, now_s, cpu_s = Pressure(0, 0), 0.0, 0.0
     due = False
     for cpu, lanes in shares:
         for _ in range(10):
             now_s, cpu_s = now_s + WINDOW_S / 9, cpu_s + WINDOW_S / 9 * cpu
-            took_s = WINDOW_S / 9 * lanes
-            used = partial(float, cpu_s)
-            due |= pressure.job_done(now_s, used, took_s=took_s, workers=workers)
+            due |= pressure.job_done(
+                now_s,
+                partial(float, cpu_s),
+                waited_s=WINDOW_S / 9 * queue,
+                took_s=WINDOW_S / 9 * lanes,
+                workers=workers,
+            )
     return due
 
 
@@ -261,6 +270,11 @@ def test_the_first_worker_comes_when_this_process_has_no_time_left() -> None:
     assert pressed((1, 0.6), (1, 0.6), workers=0)
     assert not pressed((0.45, 0.4), (0.45, 0.4), (0.45, 0.4), workers=0)
     assert not pressed((1, 1), (0.2, 0.1), (0.2, 0.1), (1, 1), workers=0)
+
+
+def test_no_worker_comes_where_nothing_waits_to_be_sealed() -> None:
+    """A process may be busy and in time all the same."""
+    assert not pressed((1, 0.6), (1, 0.6), (1, 0.6), workers=0, queue=0.3)
 
 
 def test_further_workers_come_when_the_others_have_no_time_left() -> None:

@@ -54,6 +54,13 @@ wait for the service, 15 slots, were at 0.2 to 0.45 at 200 ms and at 0.6 to 0.7 
 worker brought nothing.)
 """
 
+QUEUE = 0.5
+"""Batches that wait for the lane in this process, on average over a window, from which on it has
+too much to do: 15 slots at 100 ms came to 0.2 to 0.4, also while a neighbour slowed the machine
+down and this process used more than 0.8; at 60 ms, where a worker helps, 0.5 to 1.3; at none 1.4
+to 5.
+"""
+
 _DEATHS = (EOFError, OSError, pickle.UnpicklingError)
 
 
@@ -61,7 +68,8 @@ class Pressure:
     """Says when another worker would be of use.
 
     The first one takes the work from this process, so it is of use where this process has no CPU
-    time left. Further ones are where the workers have none, and this process has.
+    time left and batches wait for what it has. Further ones are where the workers have none, and
+    this process has.
     """
 
     def __init__(self, now_s: float, cpu_s: float) -> None:
@@ -69,12 +77,20 @@ class Pressure:
         self._begin(now_s, cpu_s)
 
     def _begin(self, now_s: float, cpu_s: float) -> None:
-        self._since_s, self._cpu_s, self._lanes_s = now_s, cpu_s, 0.0
+        self._since_s, self._cpu_s = now_s, cpu_s
+        self._lanes_s = self._waited_s = 0.0
 
     def job_done(
-        self, now_s: float, cpu: Callable[[], float], *, took_s: float, workers: int
+        self,
+        now_s: float,
+        cpu: Callable[[], float],
+        *,
+        waited_s: float,
+        took_s: float,
+        workers: int,
     ) -> bool:
-        """A job took a lane so long; ``cpu`` tells the seconds this process used so far.
+        """A job waited for a lane and took it so long; ``cpu`` tells the seconds this process used
+        so far.
 
         It is asked at the end of a window only: while other threads run, the clock of a process's
         CPU can cost more than a millisecond (measured on a virtual machine).
@@ -82,13 +98,18 @@ class Pressure:
         Returns whether to add a worker: at the end of the second window in a row that asks for it.
         """
         self._lanes_s += took_s
+        self._waited_s += waited_s
         window_s = now_s - self._since_s
         if window_s < WINDOW_S:
             return False
         cpu_s = cpu()
         ours, lanes = (cpu_s - self._cpu_s) / window_s, self._lanes_s / window_s
+        queue = self._waited_s / window_s
         self._begin(now_s, cpu_s)
-        pressed = lanes > BUSY * DEPTH * workers and ours < BUSY if workers else ours > BUSY
+        if workers:
+            pressed = lanes > BUSY * DEPTH * workers and ours < BUSY
+        else:
+            pressed = ours > BUSY and queue > QUEUE
         due, self._pressed = pressed and self._pressed, pressed
         return due
 
@@ -231,6 +252,7 @@ class Sealer:
 
     async def _do(self, job: Callable[[Lane], Awaitable[_T]]) -> _T:
         """Do a job on an idle lane."""
+        asked = time.perf_counter()
         seat = await self._idle.get()
         began = time.perf_counter()
         try:
@@ -238,7 +260,7 @@ class Sealer:
         finally:
             if not seat.retired:
                 self._idle.put_nowait(seat)
-            self._grow_if_due(time.perf_counter() - began)
+            self._grow_if_due(began - asked, time.perf_counter() - began)
 
     async def _try_twice(self, seat: _Seat, job: Callable[[Lane], Awaitable[_T]]) -> _T:
         """Do a job; if its process dies, once more on a new one."""
@@ -252,12 +274,17 @@ class Sealer:
                     raise SealerFailed(type(error).__name__) from None
         raise AssertionError
 
-    def _grow_if_due(self, took_s: float) -> None:
+    def _grow_if_due(self, waited_s: float, took_s: float) -> None:
         """Have a worker added where one would be of use; nobody waits for it."""
         if self._growing is not None or self._workers >= self._most:
             return
-        now_s, cpu = time.perf_counter(), time.process_time
-        if self._pressure.job_done(now_s, cpu, took_s=took_s, workers=self._workers):
+        if self._pressure.job_done(
+            time.perf_counter(),
+            time.process_time,
+            waited_s=waited_s,
+            took_s=took_s,
+            workers=self._workers,
+        ):
             self._growing = asyncio.create_task(self._grow())
 
     async def _grow(self) -> None:
