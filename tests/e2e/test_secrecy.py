@@ -159,7 +159,7 @@ def test_secrets_are_in_no_process_list(desk: Desk, service: Service) -> None:
     (worker,) = [
         pid
         for pid, line in listed.items()
-        if b"ctbatch.pipeline.sealer.worker" in line and _session(pid) == started.pid
+        if b"ctbatch.pipeline.sealer.serving" in line and _session(pid) == started.pid
     ]
     environ = _proc(worker, "environ")
     started.kill()
