@@ -250,8 +250,8 @@ class Delivery:
                 sent = settlement.on_wire
                 s.breaker.believed()
                 s.budget.succeeded()
-                settlement.believed(verdict.entries)
-                self._maybe = (self._before - sent) | (sent & settlement.pending)
+                refused = settlement.believed(verdict.entries) - self._before
+                self._maybe = (self._before - sent) | (sent & (settlement.pending - refused))
                 return None
             case Meaning.AMBIGUOUS:
                 return self._ambiguous(what, s.breaker.failed(what))

@@ -192,12 +192,15 @@ class Settlement:
             self._work.appendleft(replace(piece, records=rest))
         self._work.appendleft(replace(piece, records=head))
 
-    def believed(self, entries: Sequence[Entry]) -> None:
-        """A reply was believed: ``entries`` are what it refused."""
+    def believed(self, entries: Sequence[Entry]) -> frozenset[int]:
+        """A reply was believed: ``entries`` are what it refused.
+
+        Returns the line indexes of what it certainly did not store and what goes out again.
+        """
         piece = self._work.popleft()
         if not entries:
             self._pending.difference_update(piece.records)
-            return
+            return frozenset()
         mapped = map_entries(
             entries,
             [self._ties.names(r) for r in piece.records],
@@ -214,6 +217,7 @@ class Settlement:
                 self._refuse(record, State.UNPROCESSED, entry.code, self._said(record, entry))
         if transient or open_:
             self._resend(piece, transient, open_)
+        return self._checked.lines_of(transient.keys() & self._pending)
 
     def _resend(self, piece: Piece, transient: dict[int, Entry], open_: set[int]) -> None:
         """Send again what a believed reply left open, with the later records of its identities.

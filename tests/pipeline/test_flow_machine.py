@@ -379,6 +379,17 @@ def test_what_was_refused_since_has_not_arrived() -> None:
     voyage.teardown()
 
 
+def test_what_was_refused_for_now_has_not_arrived() -> None:
+    """Interrupted between a 555 and the next try, a record is unsent, and may be sent."""
+    voyage = Voyage()
+    lines = [Line("set", "") for _ in range(16)]
+    voyage.begin(lines, 0.0, OnAmbiguous.HOLD, Service(seed=0, largest=1000, numbered=True))
+    voyage.interrupt(Passage((Weather.TRANSIENT,), share=1.0, batch_size=4, concurrency=1), 1, 1)
+    assert voyage.service.transient
+    assert not _maybe(voyage.run_dir)
+    voyage.teardown()
+
+
 class LongVoyage(Voyage):
     """The same, many times over."""
 
