@@ -1,4 +1,4 @@
-"""Sealing: a batch is checked, framed and sealed where it is called; pure.
+"""Sealing: a batch is checked, framed and sealed where it is called.
 
 Invariant: the bytes of a record are sent as they stand in the input. Framing joins, it never
 rewrites.

@@ -36,8 +36,8 @@ else:
 __all__ = ["BLOCK_BYTES", "Damaged", "RawFile", "Stopped", "Wake", "fd_of", "head_of", "unpack"]
 
 BLOCK_BYTES = 1 << 20
-"""Bytes to read at once. Each read gives the interpreter's lock away; with a quarter of this an
-upload took 1.15 times the CPU (benchmarks/README.md)."""
+"""Bytes to read at once. Each read gives the interpreter's lock away: with a quarter of this an
+upload took 1.15 times the CPU (twelve interleaved ones of 400,000 lines, medians)."""
 
 STEP_BYTES = 1 << 18
 """Bytes to unpack at once."""
