@@ -3,11 +3,13 @@
     python -m benchmarks.bench_order
 
 Batches are announced and released as a run does it, 34 unfinished at a time: identities that never
-repeat, one identity in every line, and the worst case, batches that all have the same thousand.
+repeat, sorted and in no order, one identity in every line, and the worst case, batches that all
+have the same thousand.
 """
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from functools import partial
 
@@ -39,6 +41,9 @@ def through(load: list[list[str]]) -> None:
 def figures() -> dict[str, float]:
     """Each kind of file, less what making the names costs."""
     distinct = [[f"user-{seq}-{n:06}" for n in range(LINES)] for seq in range(COUNT)]
+    shuffled = [name for names in distinct for name in names]
+    random.Random(7).shuffle(shuffled)
+    mixed = [shuffled[at : at + LINES] for at in range(0, len(shuffled), LINES)]
     same = [[f"user-{n:06}" for n in range(LINES)] for _ in range(COUNT)]
     one = [["user-000000"] * LINES for _ in range(COUNT)]
     load, key = batches(COUNT // 4), sealing_key()
@@ -47,7 +52,8 @@ def figures() -> dict[str, float]:
         {
             "floor": lambda: floor(load, key),
             copying: lambda: [[n[:4] + n[4:] for n in names] for names in distinct],
-            "order, no identity repeats": partial(through, distinct),
+            "order, sorted": partial(through, distinct),
+            "order, no identity repeats": partial(through, mixed),
             "order, one identity in all lines": partial(through, one),
             "order, the same thousand in all batches": partial(through, same),
         },

@@ -11,39 +11,50 @@ Invariants:
    never waits, and nothing can be stuck for ever.
 3. Only unfinished batches are remembered, and identities never reach a ``repr`` or an error.
 
+Files often come sorted. The least and the greatest identity of a batch are its *stretch*; batches
+whose stretches do not meet have no identity in common, and none of theirs is looked at singly.
+
 Waiting is not done here (:mod:`ctbatch.pipeline.turns`), nor is deciding when a batch is finished.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 
 __all__ = ["OrderGuard"]
+
+SAMPLE = 8
+"""Identities whose order is taken for that of all of them: of two ways to find the least and the
+greatest the first is six times as fast where they ascend, and half as fast where they do not."""
 
 
 class OrderGuard:
     """Says which batches are clear to go.
 
     The work per identity is left to set operations. Measured, batches of 1000, 34 unfinished:
-    0.25 µs for an identity that does not repeat, 0.01 µs a line where one identity fills them all;
-    at worst, where all identities are shared and each has a queue of its own, 0.5 µs.
+    0.25 µs for an identity that does not repeat, 0.01 where they come sorted or one identity fills
+    all lines; at worst, where all identities are shared and each has a queue of its own, 0.5 µs.
     """
 
     def __init__(self) -> None:
         self._next = 0
-        # Not frozensets: to intersect the keys of a dict with one is to go through all of it.
-        self._early: dict[int, set[str] | None] = {}
+        self._early: dict[int, list[str] | None] = {}
         """Announced before an earlier batch was; ``None``: released already."""
+        self._stretches: dict[int, tuple[str, str]] = {}
+        """Of every unfinished batch."""
+        self._apart: dict[int, list[str]] = {}
+        """The unfinished batches whose stretches met no other so far; all of them are clear."""
+        # Not frozensets: to intersect the keys of a dict with one is to go through all of it.
         self._unfinished: dict[int, set[str]] = {}
+        """The other unfinished ones."""
         self._held: set[str] = set()
-        """Every identity that an unfinished batch has."""
+        """Every identity that one of these has."""
         self._queues: dict[str, deque[int]] = {}
         """Who has an identity that several have, the holder first, then those who wait."""
         self._blocked: dict[int, int] = {}
         """For how many of its identities a batch waits; those that are clear are not in it."""
 
-    def announce(self, seq: int, identities: Iterable[str]) -> list[int]:
+    def announce(self, seq: int, identities: list[str]) -> list[int]:
         """Reserve the identities of a batch until its release; returns who became clear.
 
         Raises:
@@ -51,7 +62,7 @@ class OrderGuard:
         """
         if seq < self._next or seq in self._early:
             raise ValueError(f"batch {seq} was announced before")
-        self._early[seq] = set(identities)
+        self._early[seq] = identities
         return self._admit_announced()
 
     def release(self, seq: int) -> list[int]:
@@ -67,6 +78,9 @@ class OrderGuard:
                 raise ValueError(f"batch {seq} was released before")
             self._early[seq] = None
             return self._admit_announced()
+        self._stretches.pop(seq, None)
+        if self._apart.pop(seq, None) is not None:
+            return []
         if (held := self._unfinished.pop(seq, None)) is None:
             raise ValueError(f"batch {seq} was released before")
         self._blocked.pop(seq, None)
@@ -79,20 +93,52 @@ class OrderGuard:
         return self.release(seq)
 
     def _admit_announced(self) -> list[int]:
-        """Take in, in order, every batch whose predecessors are all announced."""
+        """Take in, in order, every batch whose predecessors are all announced; returns who is
+        clear.
+        """
         clear = []
         while self._next in self._early:
             seq, self._next = self._next, self._next + 1
-            held = self._early.pop(seq)
-            if held is None:
-                continue
-            if self._held.isdisjoint(held):
+            names = self._early.pop(seq)
+            if names is not None and self._take_in(seq, names):
                 clear.append(seq)
-            else:
-                self._join_queues(seq, self._held & held)
-            self._held |= held
-            self._unfinished[seq] = held
         return clear
+
+    def _take_in(self, seq: int, names: list[str]) -> bool:
+        """Remember a batch; returns whether it is clear."""
+        near = self._stretch_out(seq, names) if names else []
+        if not near:
+            self._apart[seq] = names
+            return True
+        for other in near:
+            if (apart := self._apart.pop(other, None)) is not None:
+                self._hold(other, set(apart))
+        held = set(names)
+        clear = self._held.isdisjoint(held)
+        if not clear:
+            self._join_queues(seq, self._held & held)
+        self._hold(seq, held)
+        return clear
+
+    def _stretch_out(self, seq: int, names: list[str]) -> list[int]:
+        """Note the stretch of a batch; returns whose it meets."""
+        sample = names[:: 1 + len(names) // SAMPLE]
+        if sample == sorted(sample):
+            ordered = sorted(names)
+            low, high = ordered[0], ordered[-1]
+        else:
+            low, high = min(names), max(names)
+        met = [
+            other
+            for other, (least, greatest) in self._stretches.items()
+            if least <= high and low <= greatest
+        ]
+        self._stretches[seq] = low, high
+        return met
+
+    def _hold(self, seq: int, names: set[str]) -> None:
+        self._unfinished[seq] = names
+        self._held |= names
 
     def _join_queues(self, seq: int, shared: set[str]) -> None:
         """Let a batch wait for the identities that unfinished batches have."""
@@ -129,7 +175,8 @@ class OrderGuard:
 
     def __len__(self) -> int:
         """How many batches are announced and not finished."""
-        return len(self._unfinished) + sum(held is not None for held in self._early.values())
+        early = sum(names is not None for names in self._early.values())
+        return len(self._apart) + len(self._unfinished) + early
 
     def __repr__(self) -> str:
         return f"<OrderGuard: {len(self)} unfinished, {len(self._blocked)} of them waiting>"

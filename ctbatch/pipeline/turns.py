@@ -18,7 +18,7 @@ class Turns:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._late: list[asyncio.TimerHandle] = []
 
-    async def wait(self, seq: int, names: Iterable[str]) -> None:
+    async def wait(self, seq: int, names: list[str]) -> None:
         """Wait until no earlier unfinished batch holds one of the identities ``names``."""
         future = self._waiting[seq] = asyncio.get_running_loop().create_future()
         self._clear(self._guard.announce(seq, names))
