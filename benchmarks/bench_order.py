@@ -16,6 +16,7 @@ from functools import partial
 from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.load import batches
 from benchmarks.rounds import PER_PROFILE, interleaved, show
+from ctbatch.models import Names
 from ctbatch.pipeline.ordering import OrderGuard
 
 __all__ = ["figures", "main"]
@@ -30,7 +31,7 @@ def through(load: list[list[str]]) -> None:
     guard, unfinished = OrderGuard(), deque[int]()
     for seq, names in enumerate(load):
         # Names as they come from a lane: strings of their own, their hashes not known yet.
-        guard.announce(seq, [name[:4] + name[4:] for name in names])
+        guard.announce(seq, Names([name[:4] + name[4:] for name in names]))
         unfinished.append(seq)
         if len(unfinished) > UNFINISHED:
             guard.release(unfinished.popleft())

@@ -25,7 +25,7 @@ from ctbatch.api.transport import Reply
 from ctbatch.api.wire import Meaning, Verdict
 from ctbatch.api.words import clean_words
 from ctbatch.errors import CtbatchError, LedgerFailed, NotSent, TransportError
-from ctbatch.models import Batch, Counts, SealedBatch
+from ctbatch.models import Batch, Counts, Names, SealedBatch
 from ctbatch.notices import Level, Notice
 from ctbatch.pipeline.checker.check import record_bytes
 from ctbatch.pipeline.ledger.accounts import Recorded
@@ -100,7 +100,8 @@ class Delivery:
         self._settlement = Settlement(self._batch, checked, self._s.on_ambiguous, self._recorded)
         names = checked.identities
         if checked.aliases:
-            names = [*names, *(name for more in checked.aliases.values() for name in more)]
+            further = (name for more in checked.aliases.values() for name in more)
+            names = Names([*names, *further])
         self._announced = True
         await self._s.turns.wait(self._seq, names)
         self._watch.lap("waiting_for_turn")

@@ -21,11 +21,9 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["OrderGuard"]
+from ctbatch.models import Names
 
-SAMPLE = 8
-"""Identities whose order is taken for that of all of them: of two ways to find the least and the
-greatest the first is six times as fast where they ascend, and half as fast where they do not."""
+__all__ = ["OrderGuard"]
 
 
 class OrderGuard:
@@ -38,11 +36,11 @@ class OrderGuard:
 
     def __init__(self) -> None:
         self._next = 0
-        self._early: dict[int, list[str] | None] = {}
+        self._early: dict[int, Names | None] = {}
         """Announced before an earlier batch was; ``None``: released already."""
         self._stretches: dict[int, tuple[str, str]] = {}
         """Of every unfinished batch."""
-        self._apart: dict[int, list[str]] = {}
+        self._apart: dict[int, Names] = {}
         """The unfinished batches whose stretches met no other so far; all of them are clear."""
         # Not frozensets: to intersect the keys of a dict with one is to go through all of it.
         self._unfinished: dict[int, set[str]] = {}
@@ -54,7 +52,7 @@ class OrderGuard:
         self._blocked: dict[int, int] = {}
         """For how many of its identities a batch waits; those that are clear are not in it."""
 
-    def announce(self, seq: int, identities: list[str]) -> list[int]:
+    def announce(self, seq: int, identities: Names) -> list[int]:
         """Reserve the identities of a batch until its release; returns who became clear.
 
         Raises:
@@ -104,9 +102,9 @@ class OrderGuard:
                 clear.append(seq)
         return clear
 
-    def _take_in(self, seq: int, names: list[str]) -> bool:
+    def _take_in(self, seq: int, names: Names) -> bool:
         """Remember a batch; returns whether it is clear."""
-        near = self._stretch_out(seq, names) if names else []
+        near = [] if names.stretch is None else self._stretch_out(seq, *names.stretch)
         if not near:
             self._apart[seq] = names
             return True
@@ -120,14 +118,8 @@ class OrderGuard:
         self._hold(seq, held)
         return clear
 
-    def _stretch_out(self, seq: int, names: list[str]) -> list[int]:
+    def _stretch_out(self, seq: int, low: str, high: str) -> list[int]:
         """Note the stretch of a batch; returns whose it meets."""
-        sample = names[:: 1 + len(names) // SAMPLE]
-        if sample == sorted(sample):
-            ordered = sorted(names)
-            low, high = ordered[0], ordered[-1]
-        else:
-            low, high = min(names), max(names)
         met = [
             other
             for other, (least, greatest) in self._stretches.items()

@@ -5,8 +5,9 @@ leaves pieces: the same again, halves of it, or the few records that are worth a
 
 Invariants:
 
-1. Every record is pending until exactly one final state is known; a record that was processed
-   becomes pending again only when an earlier record of the same identity has to be sent again.
+1. Every record is in exactly one piece, which is to be pending, until exactly one final state is
+   known; a record that was processed becomes pending again only when an earlier record of the same
+   identity has to be sent again.
 2. Pieces go out one after the other, in line order per identity: what is put back or put off takes
    the later records of its identities along.
 3. A record is blamed for the refusal of its batch only if another request was accepted, without
@@ -105,7 +106,6 @@ class Settlement:
             first = tuple(r for r in self._records if checked.positions[r] in recorded.pending)
             # Valid when it was recorded, not any more: other options for the checker.
             self._take_invalid([r for r in checked.refusals if r.index in recorded.pending])
-        self._pending = set(first)
         self._pending_at_start = len(first)
         self._work = deque([Piece(first)] if first else [])
         if recorded is not None:
@@ -122,14 +122,14 @@ class Settlement:
     def _take_up(self, recorded: Recorded) -> None:
         """Apply the ambiguity policy to what was on the wire when an earlier process ended."""
         on_wire, positions = recorded.maybe, self._checked.positions
-        maybe = [r for r in sorted(self._pending) if on_wire is None or positions[r] in on_wire]
+        maybe = [r for r in self._pending() if on_wire is None or positions[r] in on_wire]
         if maybe:
-            rest = tuple(r for r in sorted(self._pending) if r not in set(maybe))
+            known = set(maybe)
+            rest = tuple(r for r in self._pending() if r not in known)
             self._work = deque(Piece(part) for part in (tuple(maybe), rest) if part)
             self.ambiguous("the run ended before the answer came", accepted=0)
             if self._work:  # put together again what may go together, in line order
-                left = sorted(r for piece in self._work for r in piece.records)
-                self._work = deque([Piece(tuple(left))])
+                self._work = deque([Piece(tuple(self._pending()))])
 
     # -- what is known --------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Settlement:
         unknown = sum(state is State.UNKNOWN for state in self._refused.values())
         refused = len(self._refused)
         return self._base + Counts(
-            processed=self._pending_at_start - len(self._pending) - refused,
+            processed=self._pending_at_start - self._count_pending() - refused,
             unprocessed=refused - unknown,
             unknown=unknown,
         )
@@ -165,7 +165,7 @@ class Settlement:
     @property
     def pending(self) -> frozenset[int]:
         """The line indexes of the records that are not settled."""
-        return self._checked.lines_of(self._pending)
+        return self._checked.lines_of(self._pending())
 
     @property
     def on_wire(self) -> frozenset[int]:
@@ -199,7 +199,6 @@ class Settlement:
         """
         piece = self._work.popleft()
         if not entries:
-            self._pending.difference_update(piece.records)
             return frozenset()
         mapped = map_entries(
             entries,
@@ -208,7 +207,6 @@ class Settlement:
         )
         open_ = {piece.records[i] for i in mapped.candidates}
         refused = {piece.records[i]: entry for i, entry in mapped.refused.items()}
-        self._pending.difference_update(set(piece.records) - open_ - refused.keys())
         transient: dict[int, Entry] = {}
         for record, entry in refused.items():
             if entry.code == TRANSIENT_CODE:
@@ -217,7 +215,7 @@ class Settlement:
                 self._refuse(record, State.UNPROCESSED, entry.code, self._said(record, entry))
         if transient or open_:
             self._resend(piece, transient, open_)
-        return self._checked.lines_of(transient.keys() & self._pending)
+        return self._checked.lines_of(transient.keys() - self._refused.keys())
 
     def _resend(self, piece: Piece, transient: dict[int, Entry], open_: set[int]) -> None:
         """Send again what a believed reply left open, with the later records of its identities.
@@ -243,7 +241,6 @@ class Settlement:
                 self._refuse(record, State.UNPROCESSED, TRANSIENT_CODE, words)
         if not again:
             return
-        self._pending |= again
         tries = max((self._transient[r] for r in transient), default=0)
         left = Piece(tuple(sorted(again)), tries=tries)
         if open_.isdisjoint(again):
@@ -288,7 +285,7 @@ class Settlement:
         if record in self._probes:
             self._probes.discard(record)
             self.hopeless = not self._probes
-        followers = self._ties.followers(record, sorted(self._pending))
+        followers = self._ties.followers(record, sorted([record, *self._pending()]))
         taken = [other for other in self._work if not followers.isdisjoint(other.records)]
         kept = [
             replace(other, records=left)
@@ -356,6 +353,15 @@ class Settlement:
 
     # -- the parts of it --------------------------------------------------------------------------
 
+    def _pending(self) -> Sequence[int]:
+        """The records of all pieces, in line order."""
+        if len(self._work) == 1:  # nearly always
+            return self._work[0].records
+        return sorted(r for piece in self._work for r in piece.records)
+
+    def _count_pending(self) -> int:
+        return sum(len(piece.records) for piece in self._work)
+
     def _unsafe(self, records: Iterable[int]) -> set[int]:
         """The records that the policy holds back when they may have been stored."""
         if self._on_ambiguous is OnAmbiguous.RESEND:
@@ -376,7 +382,6 @@ class Settlement:
     def _refuse(self, record: int, state: State, code: int | str | None, error: str) -> None:
         """Settle a record as unprocessed or unknown."""
         index = self._checked.positions[record]
-        self._pending.discard(record)
         self._refused[record] = state
         self._new.append((Refusal(index, state, code, error), self._line(index)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from ctbatch.models import Names
 from ctbatch.pipeline.ordering import OrderGuard
 
 __all__ = ["Turns"]
@@ -18,7 +19,7 @@ class Turns:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._late: list[asyncio.TimerHandle] = []
 
-    async def wait(self, seq: int, names: list[str]) -> None:
+    async def wait(self, seq: int, names: Names) -> None:
         """Wait until no earlier unfinished batch holds one of the identities ``names``."""
         future = self._waiting[seq] = asyncio.get_running_loop().create_future()
         self._clear(self._guard.announce(seq, names))

@@ -115,7 +115,7 @@ def test_records_are_numbered_in_line_order() -> None:
     found = checked(b"", profile(), b"x", event(), token({}), b" ")
     assert found.positions == [1, 3, 4]
     assert found.types == "pet"
-    assert found.identities == ["identity:u1", "identity:u1", "objectId:-abc"]
+    assert list(found.identities) == ["identity:u1", "identity:u1", "objectId:-abc"]
     assert found.unsafe == {1, 2}
     assert found.blank == 2
     assert found.refusals[0].index == 2
@@ -149,7 +149,7 @@ def test_a_line_over_the_limit_of_this_run_is_refused() -> None:
 def test_a_number_and_its_digits_are_one_identity(written: bytes) -> None:
     """Order per user is kept even where one system wrote a number and another one a string."""
     line = b'{"type":"profile","identity":' + written + b',"profileData":{}}'
-    assert checked(line).identities == ["identity:123"]
+    assert list(checked(line).identities) == ["identity:123"]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_number_and_its_digits_are_one_identity(written: bytes) -> None:
 def test_no_digit_of_an_identity_is_lost(digits: bytes) -> None:
     """Numbers that do not fit into 64 bits are read exactly."""
     line = b'{"type":"profile","identity":' + digits + b',"profileData":{}}'
-    assert checked(line).identities == [f"identity:{digits.decode()}"]
+    assert list(checked(line).identities) == [f"identity:{digits.decode()}"]
 
 
 def test_further_identities_are_aliases_in_a_fixed_order() -> None:
@@ -168,7 +168,7 @@ def test_further_identities_are_aliases_in_a_fixed_order() -> None:
         profile(identity=None, objectId="o", FBID=None),
         profile(),
     )
-    assert found.identities == ["identity:u1", "objectId:o", "identity:u1"]
+    assert list(found.identities) == ["identity:u1", "objectId:o", "identity:u1"]
     assert found.aliases == {0: ("FBID:f", "GPID:2", "objectId:o")}
 
 

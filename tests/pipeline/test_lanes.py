@@ -127,7 +127,7 @@ async def test_a_worker_takes_several_jobs_at_a_time() -> None:
         again = await worker.seal(records[:1])
         names = sealed.checked.identities
         return (
-            names == [f"identity:user-{number:09}"] * len(records)
+            list(names) == [f"identity:user-{number:09}"] * len(records)
             and opened(sealed.batch.body) == frame(records)
             and opened(again.body) == frame(records[:1])
         )

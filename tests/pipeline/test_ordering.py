@@ -9,21 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ctbatch.models import Names
 from ctbatch.pipeline.ordering import OrderGuard
 
 
 def test_batches_without_a_common_identity_are_clear_at_once() -> None:
     """A file without repeats is never held up."""
     guard = OrderGuard()
-    assert [guard.announce(n, [f"a{n}", f"b{n}"]) for n in range(4)] == [[0], [1], [2], [3]]
+    assert [guard.announce(n, Names([f"a{n}", f"b{n}"])) for n in range(4)] == [[0], [1], [2], [3]]
 
 
 def test_a_batch_waits_for_the_earlier_one_of_its_user() -> None:
     """It becomes clear when that is released, not before."""
     guard = OrderGuard()
-    assert guard.announce(0, ["a", "b"]) == [0]
-    assert guard.announce(1, ["b", "c"]) == []
-    assert guard.announce(2, ["d"]) == [2]
+    assert guard.announce(0, Names(["a", "b"])) == [0]
+    assert guard.announce(1, Names(["b", "c"])) == []
+    assert guard.announce(2, Names(["d"])) == [2]
     assert guard.release(2) == []
     assert guard.release(0) == [1]
 
@@ -31,18 +32,18 @@ def test_a_batch_waits_for_the_earlier_one_of_its_user() -> None:
 def test_batches_of_one_user_go_one_by_one_in_order() -> None:
     """A chain is released link by link."""
     guard = OrderGuard()
-    assert guard.announce(0, ["a"]) == [0]
-    assert [guard.announce(n, ["a"]) for n in (1, 2, 3)] == [[], [], []]
+    assert guard.announce(0, Names(["a"])) == [0]
+    assert [guard.announce(n, Names(["a"])) for n in (1, 2, 3)] == [[], [], []]
     assert [guard.release(n) for n in (0, 1, 2, 3)] == [[1], [2], [3], []]
 
 
 def test_batches_of_other_users_go_on_while_one_waits() -> None:
     """Waiting for one user holds up only whoever shares a user with the waiter."""
     guard = OrderGuard()
-    guard.announce(0, ["a"])
-    assert guard.announce(1, ["a", "b"]) == []
-    assert guard.announce(2, ["b"]) == []
-    assert guard.announce(3, ["c"]) == [3]
+    guard.announce(0, Names(["a"]))
+    assert guard.announce(1, Names(["a", "b"])) == []
+    assert guard.announce(2, Names(["b"])) == []
+    assert guard.announce(3, Names(["c"])) == [3]
     assert guard.release(0) == [1]
     assert guard.release(1) == [2]
 
@@ -51,45 +52,45 @@ def test_one_release_may_clear_several_in_input_order() -> None:
     """Everybody whose last obstacle is gone is named, the lowest number first."""
     guard = OrderGuard()
     names = [f"n{n}" for n in range(20)]
-    guard.announce(0, names)
+    guard.announce(0, Names(names))
     for n, name in enumerate(names, 1):
-        assert guard.announce(n, [name]) == []
+        assert guard.announce(n, Names([name])) == []
     assert guard.release(0) == list(range(1, 21))
 
 
 def test_announcements_out_of_order_wait_for_the_missing_one() -> None:
     """Batches are sealed in any order; nobody is clear before all earlier ones are known."""
     guard = OrderGuard()
-    assert guard.announce(2, ["a"]) == []
-    assert guard.announce(1, ["b"]) == []
-    assert guard.announce(0, ["b"]) == [0, 2]
+    assert guard.announce(2, Names(["a"])) == []
+    assert guard.announce(1, Names(["b"])) == []
+    assert guard.announce(0, Names(["b"])) == [0, 2]
     assert guard.release(0) == [1]
 
 
 def test_repeats_within_a_batch_do_no_harm() -> None:
     """A batch does not wait for itself."""
     guard = OrderGuard()
-    assert guard.announce(0, ["a", "a", "a"]) == [0]
-    assert guard.announce(1, ["a", "a"]) == []
+    assert guard.announce(0, Names(["a", "a", "a"])) == [0]
+    assert guard.announce(1, Names(["a", "a"])) == []
     assert guard.release(0) == [1]
 
 
 def test_a_batch_with_nothing_to_send_holds_up_nobody() -> None:
     """It may be skipped without an announcement, before or after others are announced."""
     guard = OrderGuard()
-    assert guard.announce(1, ["a"]) == []
+    assert guard.announce(1, Names(["a"])) == []
     assert guard.skip(0) == [1]
     assert guard.skip(2) == []
-    assert guard.announce(3, ["b"]) == [3]
+    assert guard.announce(3, Names(["b"])) == [3]
 
 
 def test_a_waiting_batch_that_is_released_lets_the_others_pass() -> None:
     """A batch given up while it waits no longer stands between the one before and the one after."""
     guard = OrderGuard()
-    guard.announce(0, ["a"])
-    guard.announce(1, ["a", "b"])
-    assert guard.announce(2, ["b"]) == []
-    assert guard.announce(3, ["a"]) == []
+    guard.announce(0, Names(["a"]))
+    guard.announce(1, Names(["a", "b"]))
+    assert guard.announce(2, Names(["b"])) == []
+    assert guard.announce(3, Names(["a"])) == []
     assert guard.release(1) == [2]
     assert guard.release(0) == [3]
 
@@ -97,20 +98,31 @@ def test_a_waiting_batch_that_is_released_lets_the_others_pass() -> None:
 def test_a_batch_released_before_its_turn_to_be_taken_in_is_forgotten() -> None:
     """Announced early and given up: its identities are free."""
     guard = OrderGuard()
-    assert guard.announce(1, ["a"]) == []
+    assert guard.announce(1, Names(["a"])) == []
     assert guard.release(1) == []
-    assert guard.announce(2, ["a"]) == []
-    assert guard.announce(0, ["a"]) == [0]
+    assert guard.announce(2, Names(["a"])) == []
+    assert guard.announce(0, Names(["a"])) == [0]
     assert guard.release(0) == [2]
+
+
+@pytest.mark.parametrize("names", [[], ["b"], ["b", "a", "c"], [f"é\n{n}" for n in range(30)]])
+def test_names_come_out_of_a_package_as_they_went_in(names: list[str]) -> None:
+    """Also where nobody looked at them in between, and they are packed again."""
+    packed = Names.unpack(*Names(names).pack())
+    again = Names.unpack(*packed.pack())
+    assert list(again) == list(packed) == names
+    assert again == packed == Names(names)
+    assert again.stretch == ((min(names), max(names)) if names else None)
+    assert Names.unpack(*again.pack()).pack() == again.pack()
 
 
 def test_batches_that_lie_between_one_another_are_told_apart_by_name() -> None:
     """That stretches meet says nothing yet."""
     guard = OrderGuard()
-    assert guard.announce(0, ["a", "e"]) == [0]
-    assert guard.announce(1, ["b", "d"]) == [1]
-    assert guard.announce(2, ["f", "g"]) == [2]
-    assert guard.announce(3, ["c", "e", "g"]) == []
+    assert guard.announce(0, Names(["a", "e"])) == [0]
+    assert guard.announce(1, Names(["b", "d"])) == [1]
+    assert guard.announce(2, Names(["f", "g"])) == [2]
+    assert guard.announce(3, Names(["c", "e", "g"])) == []
     assert guard.release(2) == []
     assert guard.release(0) == [3]
 
@@ -120,20 +132,20 @@ def test_a_stretch_is_that_of_all_identities_not_of_a_sample() -> None:
     guard = OrderGuard()
     names = [f"n{n:03}" for n in range(200)]
     names[101], names[103] = "a", "z"
-    assert guard.announce(0, names) == [0]
-    assert guard.announce(1, ["a"]) == []
-    assert guard.announce(2, ["z"]) == []
+    assert guard.announce(0, Names(names)) == [0]
+    assert guard.announce(1, Names(["a"])) == []
+    assert guard.announce(2, Names(["z"])) == []
     assert guard.release(0) == [1, 2]
 
 
 def test_a_mistake_is_said_and_not_obeyed() -> None:
     """Announcing or releasing twice is a bug of the caller's that must not pass unseen."""
     guard = OrderGuard()
-    guard.announce(0, ["a"])
-    guard.announce(2, ["a"])
+    guard.announce(0, Names(["a"]))
+    guard.announce(2, Names(["a"]))
     for seq in (0, 2):
         with pytest.raises(ValueError, match=f"batch {seq} was announced"):
-            guard.announce(seq, [])
+            guard.announce(seq, Names([]))
     for seq in (0, 2):
         guard.release(seq)
         with pytest.raises(ValueError, match=f"batch {seq} was released"):
@@ -143,16 +155,17 @@ def test_a_mistake_is_said_and_not_obeyed() -> None:
 def test_identities_are_never_shown() -> None:
     """Identities are personal data: a ``repr`` counts, an error names numbers."""
     guard = OrderGuard()
-    guard.announce(0, ["identity:secret"])
-    guard.announce(1, ["identity:secret"])
+    guard.announce(0, Names(["identity:secret"]))
+    guard.announce(1, Names(["identity:secret"]))
     assert repr(guard) == "<OrderGuard: 2 unfinished, 1 of them waiting>"
+    assert "secret" not in repr(Names(["identity:secret"]))
 
 
 def test_what_is_finished_is_forgotten() -> None:
     """Memory is that of the unfinished batches, however long the run."""
     guard = OrderGuard()
     for n in range(300):
-        guard.announce(n, [f"n{n}", f"m{n // 3}", "everybody"])
+        guard.announce(n, Names([f"n{n}", f"m{n // 3}", "everybody"]))
         if n >= 5:
             guard.release(n - 5)
     assert len(guard) == 5
@@ -213,7 +226,7 @@ class Overtaking(RuleBasedStateMachine):
         unknown = (n for n in range(10_000) if n not in self.announced and n not in self.finished)
         seq = [next(unknown) for _ in range(gap + 1)][-1]
         self.announced[seq] = frozenset(names)
-        self._became(self.guard.announce(seq, names))
+        self._became(self.guard.announce(seq, Names(names)))
 
     @rule(gap=st.integers(0, 4))
     def skip(self, gap: int) -> None:
@@ -260,7 +273,7 @@ def test_every_batch_gets_its_turn(batches: list[list[str]], rng: Random) -> Non
     order = list(range(len(batches)))
     rng.shuffle(order)
     for seq in order:
-        clear += guard.announce(seq, batches[seq])
+        clear += guard.announce(seq, Names(batches[seq]))
     while clear:
         seq = clear.pop(0)
         done.append(seq)

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-from ctbatch.models import Batch, Checked, Refusal, State
+from ctbatch.models import Batch, Checked, Names, Refusal, State
 from ctbatch.pipeline.checker.fastlane import FastLane, Sorted
 from ctbatch.pipeline.checker.fields import Facts, examine
 from ctbatch.pipeline.checker.parsing import Flaw, parse
@@ -110,7 +110,7 @@ def _gather(
     return Checked(
         positions=positions,
         types="".join(kinds),
-        identities=names,
+        identities=Names(names),
         aliases={numbers[index]: others for index, others in aliases.items()},
         unsafe=frozenset(numbers[index] for index in unsafe),
         refusals=refusals,

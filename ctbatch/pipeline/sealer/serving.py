@@ -20,9 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
-from ctbatch.models import Batch, Checked, SealedBatch, Span
+from ctbatch.models import Batch, Checked, Names, SealedBatch, Span
 from ctbatch.pipeline.sealer.sealing import Sealed, Sealing
 
 __all__ = ["LENGTH", "Arena", "Packed", "serve", "unpacked"]
@@ -77,10 +75,10 @@ _SPARE_BYTES = 1 << 16
 """Ciphertext is a little longer than the lines: the memory need not grow again for it."""
 
 
-Packed = tuple[tuple[Any, ...], bytes, tuple[Any, ...], int | bytes]
-"""A result on its way: the facts without identities, those as one JSON text (a third of the time of
-pickling them), the rest, and what the arena has to be told for the body. Plain tuples, since
-pickling a frozen dataclass with slots takes ten times as long.
+Packed = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], int | bytes]
+"""A result on its way: the facts without identities, those, the rest, and what the arena has to be
+told for the body. Plain tuples, since pickling a frozen dataclass with slots takes ten times as
+long.
 """
 
 LENGTH = struct.Struct("!I")
@@ -119,7 +117,7 @@ def _packed(sealed: Sealed, arena: Arena) -> Packed:
     of, batch = sealed.checked, sealed.batch
     return (
         (of.positions, of.types, of.aliases, of.unsafe, of.refusals, of.blank, of.warnings),
-        orjson.dumps(of.identities),
+        of.identities.pack(),
         (batch.records, batch.key_id, sealed.digest, sealed.seconds),
         arena.put(batch.body),
     )
@@ -132,7 +130,7 @@ def unpacked(packed: Packed, arena: Arena) -> Sealed:
     checked = Checked(
         positions=positions,
         types=types,
-        identities=orjson.loads(names),
+        identities=Names.unpack(*names),
         aliases=aliases,
         unsafe=unsafe,
         refusals=refusals,
