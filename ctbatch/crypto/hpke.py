@@ -22,7 +22,6 @@ that the allocator has to fetch anew for the one copy that puts the prefix in fr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +32,6 @@ from pyhpke.exceptions import PyHPKEError
 from ctbatch.crypto.keyset import Key, Keyset, Prefix, Status
 from ctbatch.errors import (
     CiphertextCutError,
-    CtbatchError,
     ForeignKeyError,
     KeyKindError,
     KeyMismatchError,
@@ -63,6 +61,11 @@ _TAG_BYTES = 16
 _PREFIX_BYTES = 5
 _LEAST = ENC_BYTES + _TAG_BYTES
 
+_FOREIGN = (PyHPKEError, ValueError)
+"""What the libraries raise, none of which leaves this module. ``ValueError``: the X25519 exchange,
+for a point of low order; pyhpke lets it through.
+"""
+
 _SUITE = CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.AES256_GCM)
 
 
@@ -83,11 +86,13 @@ class SealingKey:
         self._keyset = keyset
         self._info = info
         self._prefix = key.output_prefix
-        with _translated(KeysetMalformedError("the sealing key", "is a weak or broken key")):
+        try:
             public = X25519PublicKey.from_public_bytes(key.public)
             self._public = KEMKey.from_pyca_cryptography_key(public)
             # A point of low order is noticed by the exchange only: now, not in the first batch.
             _SUITE.create_sender_context(self._public, info)
+        except _FOREIGN as error:
+            raise KeysetMalformedError("the sealing key", "is a weak or broken key") from error
         self.key_id = None if key.prefix is Prefix.RAW else key.id
         """The id that stands in the prefix; ``None`` for RAW."""
 
@@ -231,26 +236,20 @@ def seal_base(
     ephemeral: KEMKeyPair | None = None,
 ) -> tuple[bytes, bytes]:
     """``SealBase`` of RFC 9180: ``enc`` and ``ct``. Only test vectors give an ``ephemeral`` key."""
-    with _translated(SealFailedError(len(plaintext))):
+    try:
         enc, context = _SUITE.create_sender_context(public, info, eks=ephemeral)
         return enc, context.seal(plaintext, aad)
+    except _FOREIGN as error:
+        raise SealFailedError(len(plaintext)) from error
 
 
 def open_base(private: KEMKeyInterface, info: bytes, sealed: bytes, *, aad: bytes = b"") -> bytes:
     """``OpenBase`` of RFC 9180 for ``enc ‖ ct``; raises :class:`SealBrokenError`."""
-    with _translated(SealBrokenError("its seal is broken")):
+    try:
         context = _SUITE.create_recipient_context(sealed[:ENC_BYTES], private, info)
         return context.open(sealed[ENC_BYTES:], aad)
-
-
-@contextmanager
-def _translated(error: CtbatchError) -> Iterator[None]:
-    """The one boundary: an exception of the libraries leaves as ``error``."""
-    try:
-        yield
-    except (PyHPKEError, ValueError) as cause:
-        # ValueError: the X25519 exchange, for a point of low order; pyhpke lets it through.
-        raise error from cause
+    except _FOREIGN as error:
+        raise SealBrokenError("its seal is broken") from error
 
 
 def _is_text(data: bytes) -> bool:

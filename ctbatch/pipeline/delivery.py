@@ -87,7 +87,11 @@ class Delivery:
         except CtbatchError as error:
             self._s.stop.fail(error)
         finally:
-            await see_through(self._leave())
+            try:
+                if self._has_changed:
+                    await see_through(self._write_change())
+            finally:
+                self._leave()
 
     # -- seal ---------------------------------------------------------------------------------
 
@@ -380,15 +384,23 @@ class Delivery:
             self._permit = False
             self._s.admissions.release()
 
-    async def _leave(self) -> None:
-        """Leave everything as the next process, and the other batches, need it."""
+    @property
+    def _has_changed(self) -> bool:
+        """Whether the ledger has more as perhaps arrived than there is: it was refused since."""
+        return self._maybe != self._written if self._maybe else self._admitted
+
+    async def _write_change(self) -> None:
+        """Leave the ledger as the next process needs it."""
         try:
-            if not self._maybe:
-                await self._withdraw()
-            elif self._maybe != self._written:  # a part of it has been refused since
+            if self._maybe:
                 await self._note(self._maybe)
+            else:
+                await self._withdraw()
         except LedgerFailed as error:
             self._s.stop.fail(error)
+
+    def _leave(self) -> None:
+        """Leave everything else as the other batches need it."""
         self._give_permit_back()
         if self._announced:
             self._s.turns.release(self._seq, after_s=self._s.late_s if self._late else 0.0)

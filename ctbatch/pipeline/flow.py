@@ -116,8 +116,8 @@ class Flow:
     def _show(self) -> None:
         live, stages = self._stages.tally.live, self._stages
         live.in_progress, live.limit = self._places.held, stages.slots.limit
-        live.slots_s = stages.slots.usage
         if (now := stages.clock()) >= self._look_at:
+            live.slots_s = stages.slots.usage
             live.core_s, self._look_at = time.thread_time() - self._cpu_s, now + CPU_EVERY_S
             live.cpu_s = max(0.0, live.core_s - stages.sealer.here_s)
         if not stages.stop.draining:

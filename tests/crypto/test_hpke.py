@@ -243,19 +243,31 @@ def test_nothing_that_is_shown_holds_plaintext_or_private_bytes() -> None:
 
 
 @pytest.mark.parametrize("kind", [*pyhpke.exceptions.PyHPKEError.__subclasses__(), ValueError])
-def test_every_foreign_error_is_translated(kind: type[Exception]) -> None:
+def test_every_foreign_error_is_translated(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A new error class of pyhpke that does not descend from its root would fail here."""
+    sealed = SEALING.seal(b"message")
     named = [
         error
         for error in vars(pyhpke.exceptions).values()
         if isinstance(error, type) and issubclass(error, Exception)
     ]
     assert all(issubclass(error, pyhpke.exceptions.PyHPKEError) for error in named)
-    with (
-        pytest.raises(SealFailedError, match="7 bytes") as caught,
-        hpke._translated(SealFailedError(7)),
-    ):
-        raise kind
+
+    class Broken:
+        """Stands in for the library."""
+
+        def __getattr__(self, name: str) -> object:
+            raise kind
+
+    monkeypatch.setattr(hpke, "_SUITE", Broken())
+    with pytest.raises(OpenError):
+        OPENING.open(sealed)
+    with pytest.raises(KeysetMalformedError, match="weak or broken"):
+        SealingKey(KEYSET.public(), b"")
+    with pytest.raises(SealFailedError, match="7 bytes") as caught:
+        SEALING.seal(b"message")
     assert isinstance(caught.value.__cause__, kind)
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  # our own, a moment old
     assert copy.size == 7

@@ -21,8 +21,8 @@ import math
 import os
 import pickle
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
@@ -143,17 +143,14 @@ class _Seat:
         self._held: _Held | None = None
         self._making = asyncio.Lock()
 
-    @asynccontextmanager
-    async def lane(self, spec: SealerSpec) -> AsyncIterator[Lane]:
-        """A lane that works by ``spec``; who finds it dead has it replaced."""
-        async with self._making:
-            if self._held is None or self._held.spec is not spec:
-                await self.end()
-                self._held = _Held(await self.make(spec), spec)
-            held = self._held
-            held.jobs += 1
+    async def do(self, spec: SealerSpec, job: Callable[[Lane], Awaitable[_T]]) -> _T:
+        """Do a job on a lane that works by ``spec``; who finds it dead has it replaced."""
+        held = self._held
+        if held is None or held.spec is not spec:
+            held = await self._renew(spec)
+        held.jobs += 1
         try:
-            yield held.lane
+            return await job(held.lane)
         except _DEATHS:
             held.doomed = True
             raise
@@ -163,6 +160,13 @@ class _Seat:
                 await see_through(self.end())
             elif held.doomed and not held.jobs:
                 await see_through(held.lane.close())
+
+    async def _renew(self, spec: SealerSpec) -> _Held:
+        async with self._making:
+            if self._held is None or self._held.spec is not spec:
+                await self.end()
+                self._held = _Held(await self.make(spec), spec)
+            return self._held
 
     async def end(self) -> None:
         """End the lane, if there is one: now, or with the last of its jobs."""
@@ -267,8 +271,7 @@ class Sealer:
         spec = self._spec
         for final in (False, True):
             try:
-                async with seat.lane(spec) as lane:
-                    return await job(lane)
+                return await seat.do(spec, job)
             except _DEATHS as error:
                 if final:
                     raise SealerFailed(type(error).__name__) from None
@@ -291,14 +294,17 @@ class Sealer:
         seat = _Seat(self._make_worker, DEPTH)
         self._seats.append(seat)
         try:
-            async with seat.lane(self._spec):
-                pass
+            await seat.do(self._spec, _nothing)
         except _DEATHS:  # those that there are do without it, from now on
             return
         self._workers, self._growing = self._workers + 1, None
         # This process has enough to do with what is not sealing.
         self._seats[0].retired = self._seats[0].make is not self._make_worker
         self._offer(seat)
+
+
+async def _nothing(_: Lane) -> None:
+    """A job that only asks for a lane."""
 
 
 def workers_for(requested: int | None) -> Workers:
