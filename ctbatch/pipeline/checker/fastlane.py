@@ -205,7 +205,7 @@ def _readable(data: bytes) -> tuple[bytes, bool]:
     text = data if data.endswith(b"\n") else data + b"\n"
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
-    if not _decodes(text):
+    if not (text.isascii() or _decodes(text)):
         text = b"\n".join([line if _decodes(line) else b"" for line in text.split(b"\n")])
     return text, b"\\" not in text and not any(map(text.__contains__, _CONTROLS))
 
