@@ -110,6 +110,34 @@ async def test_jobs_are_done_and_lanes_are_made_once() -> None:
     assert all(lane.closed for lane in There.made)
 
 
+async def test_jobs_are_begun_in_the_order_in_which_they_were_asked_for() -> None:
+    """Also where others ask all the time: a batch that is sealed late holds up all after it."""
+    asked, begun = list[int](), list[int]()
+
+    async def ask(number: int) -> None:
+        asked.append(number)
+        await sealer.seal([b"%d" % number])
+
+    class Noting(Here):
+        """A lane that notes the order of its jobs, at the end of which somebody new asks."""
+
+        async def seal(self, records: Sequence[bytes]) -> SealedBatch:
+            begun.append(int(records[0]))
+            sealed = await super().seal(records)
+            if len(begun) < 40:
+                group.create_task(ask(len(begun) + 7))
+            return sealed
+
+    async with (
+        Sealer(SPEC, Workers(0, 0), inline=Noting.start) as sealer,
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(7):
+            group.create_task(ask(number))
+    assert begun == asked
+    assert len(begun) > 40
+
+
 async def test_a_worker_that_dies_is_replaced_and_its_job_done_again() -> None:
     """A real one, killed: nobody notices but the system."""
     made: list[Worker] = []

@@ -29,6 +29,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from ctbatch.errors import SealerFailed
 from ctbatch.models import Batch, SealedBatch
+from ctbatch.pipeline.sealer.idle import Idle
 from ctbatch.pipeline.sealer.lanes import Inline, Lane
 from ctbatch.pipeline.sealer.sealing import Sealed, SealerSpec
 from ctbatch.pipeline.sealer.worker import DEPTH, Worker
@@ -193,7 +194,7 @@ class Sealer:
         self._make_worker = worker
         self._workers, self._most = workers
         self._seats: list[_Seat] = []
-        self._idle = asyncio.Queue[_Seat]()
+        self._idle = Idle[_Seat]()
         """Each seat as often as it can take another job."""
         for _ in range(self._workers):
             self._place(_Seat(worker, DEPTH))
@@ -210,7 +211,7 @@ class Sealer:
 
     def _offer(self, seat: _Seat) -> None:
         for _ in range(seat.depth):
-            self._idle.put_nowait(seat)
+            self._idle.give(seat)
 
     async def __aenter__(self) -> Self:
         return self
@@ -257,13 +258,13 @@ class Sealer:
     async def _do(self, job: Callable[[Lane], Awaitable[_T]]) -> _T:
         """Do a job on an idle lane."""
         asked = time.perf_counter()
-        seat = await self._idle.get()
+        seat = await self._idle.take()
         began = time.perf_counter()
         try:
             return await self._try_twice(seat, job)
         finally:
             if not seat.retired:
-                self._idle.put_nowait(seat)
+                self._idle.give(seat)
             self._grow_if_due(began - asked, time.perf_counter() - began)
 
     async def _try_twice(self, seat: _Seat, job: Callable[[Lane], Awaitable[_T]]) -> _T:

@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 from ctbatch.models import Batch, SealedBatch
+from ctbatch.pipeline.sealer.idle import Idle
 from ctbatch.pipeline.sealer.sealing import Sealed, SealerSpec
 from ctbatch.pipeline.sealer.serving import LENGTH, Arena, unpacked
 from ctbatch.pipeline.threads import see_through, take
@@ -84,10 +85,10 @@ class Worker:
     def __init__(self, *, shared: bool) -> None:
         """Begin without a process."""
         self._arenas = [Arena.make() if shared else Arena(None) for _ in range(DEPTH)]
-        self._free = asyncio.Queue[Arena]()
+        self._free = Idle[Arena]()
         """The arenas that hold nothing that is still needed."""
         for arena in self._arenas:
-            self._free.put_nowait(arena)
+            self._free.give(arena)
         self._asked: deque[_Job] = deque()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: asyncio.Transport | None = None
@@ -130,7 +131,7 @@ class Worker:
 
     async def prepare(self, batch: Batch) -> Sealed:
         """Have a batch checked and sealed."""
-        arena = await self._free.get()
+        arena = await self._free.take()
         told = arena.put(batch.data)
         job = batch.span.lines, batch.overlong
         words = "prepare", job, self._arenas.index(arena), told
@@ -138,7 +139,7 @@ class Worker:
 
     async def seal(self, records: Sequence[bytes]) -> SealedBatch:
         """Have given records sealed."""
-        arena = await self._free.get()
+        arena = await self._free.take()
         return await self._do(("seal", records, self._arenas.index(arena), None), arena, _with_body)
 
     async def _do(self, words: object, arena: Arena | None, unpack: Callable[[Any, Any], _T]) -> _T:
@@ -160,7 +161,7 @@ class Worker:
         if not isinstance(result, BaseException):
             result = unpack(result, arena)
         if arena is not None:
-            self._free.put_nowait(arena)
+            self._free.give(arena)
         if not done.done():
             done.set_result(result)
 
