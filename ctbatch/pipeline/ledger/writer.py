@@ -48,6 +48,11 @@ from ctbatch.pipeline.threads import see_through
 
 __all__ = ["Ledger"]
 
+GATHER_TURNS = 6
+"""Turns of the loop in which writes are gathered for one commit. A turn takes no time where there
+is nothing to do, and a millisecond or two where batches are sealed without a pause, which then
+bring more to write (benchmarks/README.md)."""
+
 _Write = Callable[[], object]
 _Op = tuple[_Write, "asyncio.Future[None]"]
 
@@ -220,7 +225,7 @@ class Ledger:
     def _submit(self, write: _Write) -> asyncio.Future[None]:
         """Have the writer do a write; the future is done when it is durable.
 
-        What is asked for within two turns of the loop goes to the writer together: who settles a
+        What is asked for within some turns of the loop goes to the writer together: who settles a
         batch makes room for the admission of another, and one commit, one sync, is for both.
         """
         done: asyncio.Future[None] = self._loop.create_future()
@@ -229,9 +234,15 @@ class Ledger:
             done.set_exception(LedgerFailed(str(self._path), "it is closed"))
         else:
             if not self._gathered:
-                self._loop.call_soon(self._loop.call_soon, self._hand_over)
+                self._hand_over_after(GATHER_TURNS)
             self._gathered.append((write, done))
         return done
+
+    def _hand_over_after(self, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._hand_over_after, turns - 1)
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         """Give the writer what was gathered."""
