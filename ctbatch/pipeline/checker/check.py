@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from ctbatch.models import Batch, Checked, Names, Refusal, State
-from ctbatch.pipeline.checker.fastlane import FastLane, Sorted
+from ctbatch.pipeline.checker.fastlane import Alike, FastLane, Sorted
 from ctbatch.pipeline.checker.fields import Facts, examine
 from ctbatch.pipeline.checker.parsing import Flaw, parse
 
@@ -59,6 +59,8 @@ class Checker:
         if rules.strict or _may_be_too_long(batch, rules):
             return check(batch, rules)
         found = self._lane.sort(batch.data, count)
+        if isinstance(found, Alike):
+            return _alike(found, count)
         lines = batch.lines() if found.left else []
         judged = {index: _judge(lines[index], rules) for index in found.left}
         self._lane.learn([
@@ -73,6 +75,18 @@ def check(batch: Batch, rules: Rules) -> Checked:
     judged = {index: _judge(line, rules) for index, line in enumerate(lines)}
     empty = [""] * len(lines)
     return _gather(batch, lines, rules, Sorted(empty, empty.copy(), ()), judged)
+
+
+def _alike(found: Alike, count: int) -> Checked:
+    return Checked(
+        positions=range(count),
+        types=found.kind * count,
+        identities=found.names,
+        aliases={},
+        unsafe=frozenset(() if found.kind == "p" else range(count)),
+        refusals=(),
+        blank=0,
+    )
 
 
 def _may_be_too_long(batch: Batch, rules: Rules) -> bool:

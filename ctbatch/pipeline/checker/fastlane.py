@@ -44,9 +44,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from ctbatch.models import Names
 from ctbatch.pipeline.checker.fields import IDENTITY_KINDS, LONGEST_PLACEHOLDER, PLACEHOLDERS, Facts
 
-__all__ = ["FastLane", "Sorted"]
+__all__ = ["Alike", "FastLane", "Sorted"]
 
 MAX_SHAPES: Final = 8
 """A line that is not clean is tried on each: 0.1 µs where it differs early."""
@@ -110,6 +111,15 @@ class Sorted(NamedTuple):
     left: Sequence[int]
 
 
+class Alike(NamedTuple):
+    """All lines of a batch are clean and of one shape: the first letter of their type, and their
+    identities.
+    """
+
+    kind: str
+    names: Names
+
+
 class FastLane:
     """Finds lines that are like lines accepted before.
 
@@ -122,7 +132,7 @@ class FastLane:
         self._shapes: list[_Shape] = []
         self._batches = self._lessons = 0
 
-    def sort(self, data: bytes, lines: int) -> Sorted:
+    def sort(self, data: bytes, lines: int) -> Sorted | Alike:
         """Tell the clean lines of a batch from the others."""
         self._batches += 1
         text, plain = _readable(data)
@@ -135,13 +145,19 @@ class FastLane:
             found = shape.find(text, len(left), plain=plain)
             missed = () if all(found) else [at for at, name in enumerate(found) if not name]
             shape.hits += len(found) - len(missed)
+            if len(left) == lines and not missed:
+                self._sort_shapes()
+                return Alike(shape.family.kind, shape.family.packed(found))
             _put(shape.family.names(found), missed, left, names)
             _put([shape.family.kind] * len(found), missed, left, kinds)
             left = [left[at] for at in missed]
             if not left:
                 break
-        self._shapes.sort(key=lambda shape: -shape.hits)
+        self._sort_shapes()
         return Sorted(kinds, names, left)
+
+    def _sort_shapes(self) -> None:
+        self._shapes.sort(key=lambda shape: -shape.hits)
 
     def learn(self, accepted: Sequence[tuple[bytes, Facts]]) -> None:
         """Learn from lines that were not found clean and were accepted all the same."""
@@ -227,6 +243,10 @@ class _Family(NamedTuple):
     identity: str
     quoted: bool
     style: tuple[bytes, bytes]
+
+    def packed(self, found: list[bytes]) -> Names:
+        """The identities, none of which is empty."""
+        return Names.of_texts(IDENTITY_KINDS[self.identity] + ":", found)
 
     def names(self, found: Iterable[bytes]) -> list[str]:
         """The identities as ``kind:value``, also of those that are empty."""
