@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=300_000)
     parser.add_argument("--line-bytes", type=int, default=300)
     parser.add_argument("--bad-every", type=int, default=0, help="every N-th line is refused here")
+    parser.add_argument("--scattered", action="store_true", help="identities in no order")
     parser.add_argument("--latency-ms", type=float, default=200.0)
     parser.add_argument("--workers", default="0", help="as of `ctbatch run`")
     parser.add_argument("--batch", type=int, default=1000)
@@ -182,7 +183,10 @@ def main() -> None:
     found = measure(
         Case(
             profiles=Profiles(
-                lines=args.lines, line_bytes=args.line_bytes, bad_every=args.bad_every
+                lines=args.lines,
+                line_bytes=args.line_bytes,
+                bad_every=args.bad_every,
+                scattered=args.scattered,
             ),
             weather=Weather(latency_ms=args.latency_ms),
             workers=args.workers,

@@ -24,22 +24,27 @@ ROOT = Path(__file__).resolve().parent.parent
 VALUE_BYTES = 500
 """Values that fill up a large profile: under the vendor's 512."""
 
+SCATTER = 387_420_489
+"""Times this, modulo 10^9, to which it is prime, no two numbers of a file are the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profiles:
-    """A file of ``lines`` distinct profiles of about ``line_bytes``; every ``bad_every``-th line is
-    one that the checker refuses (0: none).
+    """A file of ``lines`` distinct profiles of about ``line_bytes``, sorted by identity unless they
+    are ``scattered``; every ``bad_every``-th line is one that the checker refuses (0: none).
     """
 
     lines: int
     line_bytes: int = 300
     bad_every: int = 0
+    scattered: bool = False
 
     def path(self) -> Path:
         """The file, made if it is not there yet."""
         folder = Path(tempfile.gettempdir()) / "ctbatch-benchmarks"
         folder.mkdir(exist_ok=True)
-        name = f"{self.lines}x{self.line_bytes}-{self.bad_every}.ndjson"
+        order = "-scattered" if self.scattered else ""
+        name = f"{self.lines}x{self.line_bytes}-{self.bad_every}{order}.ndjson"
         path = folder / name
         if not path.exists():
             half = path.with_suffix(f".{os.getpid()}")
@@ -54,7 +59,8 @@ class Profiles:
             if self.bad_every and number % self.bad_every == self.bad_every - 1:
                 yield b'{"type":"profile","identity":"user-%09d"}\n' % number
             else:
-                yield self._filled(profile(number, rng)) + b"\n"
+                person = number * SCATTER % 10**9 if self.scattered else number
+                yield self._filled(profile(person, rng)) + b"\n"
 
     def _filled(self, line: bytes) -> bytes:
         """The profile with as many further fields as its size asks for."""
