@@ -137,16 +137,17 @@ class Names(Sequence[str]):
     def __init__(self, names: list[str]) -> None:
         self._list: list[str] | None = names
         self._packed = b""
-        self.stretch = _stretch(names)
+        self.stretch = _stretch(names) if names else None
         """The least and the greatest; ``None``: there are none."""
 
     @classmethod
     def of_texts(cls, prefix: str, texts: list[bytes]) -> Self:
-        """``prefix`` and a text each, which are UTF-8 and hold nothing that JSON escapes."""
+        """``prefix`` and a text each, of at least one, which hold UTF-8 and nothing that JSON
+        escapes.
+        """
         before = prefix.encode()
         packed = b'["%b%b"]' % (before, (b'","' + before).join(texts))
-        # UTF-8 sorts as what it stands for.
-        least, greatest = _stretch(texts) or (b"", b"")
+        least, greatest = _stretch(texts)  # UTF-8 sorts as what it stands for
         return cls.unpack(packed, (prefix + least.decode(), prefix + greatest.decode()))
 
     def pack(self) -> tuple[bytes, tuple[str, str] | None]:
@@ -193,10 +194,8 @@ SAMPLE = 8
 greatest the first is six times as fast where they ascend, and half as fast where they do not."""
 
 
-def _stretch(names: list[AnyStr]) -> tuple[AnyStr, AnyStr] | None:
+def _stretch(names: list[AnyStr]) -> tuple[AnyStr, AnyStr]:
     sample = names[:: 1 + len(names) // SAMPLE]
-    if not sample:
-        return None
     if sample == sorted(sample):
         ordered = sorted(names)
         return ordered[0], ordered[-1]
