@@ -87,11 +87,7 @@ class Delivery:
         except CtbatchError as error:
             self._s.stop.fail(error)
         finally:
-            try:
-                if self._has_changed:
-                    await see_through(self._write_change())
-            finally:
-                self._leave()
+            await self._leave()
 
     # -- seal ---------------------------------------------------------------------------------
 
@@ -384,13 +380,21 @@ class Delivery:
             self._permit = False
             self._s.admissions.release()
 
+    async def _leave(self) -> None:
+        """Leave everything as the next process, and the other batches, need it."""
+        try:
+            if self._has_changed:
+                await see_through(self._write_change())
+        finally:
+            self._let_go()
+
     @property
     def _has_changed(self) -> bool:
         """Whether the ledger has more as perhaps arrived than there is: it was refused since."""
         return self._maybe != self._written if self._maybe else self._admitted
 
     async def _write_change(self) -> None:
-        """Leave the ledger as the next process needs it."""
+        """Have the ledger say what has arrived, as far as that is known."""
         try:
             if self._maybe:
                 await self._note(self._maybe)
@@ -399,8 +403,8 @@ class Delivery:
         except LedgerFailed as error:
             self._s.stop.fail(error)
 
-    def _leave(self) -> None:
-        """Leave everything else as the other batches need it."""
+    def _let_go(self) -> None:
+        """Make way for other batches."""
         self._give_permit_back()
         if self._announced:
             self._s.turns.release(self._seq, after_s=self._s.late_s if self._late else 0.0)
