@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -187,6 +189,24 @@ def _children() -> set[str]:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open to wait for others")
+def test_a_worker_whose_parent_is_gone_ends_without_a_word() -> None:
+    """Also where a result was never read: to the worker that is a reset, not an end of input."""
+    ours, theirs = socket.socketpair()
+    serving = "from ctbatch.pipeline.sealer.serving import serve; serve()"
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", serving],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=subprocess.PIPE,
+        )
+    with ours:
+        ours.sendall(pickle.dumps((SPEC, [])))
+        assert select.select([ours], [], [], 30) == ([ours], [], [])
+    said = process.communicate(timeout=30)[1]
+    assert (process.returncode, said) == (0, b"")
+
+
 def test_no_worker_outlives_its_parent() -> None:
     """Killed with -9, the parent says nothing any more; the worker ends all the same."""
     script = (

@@ -89,7 +89,8 @@ def serve() -> None:
     """A worker's life: take the spec, say that it is ready, then do jobs until the end of input."""
     jobs, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints goes to stderr, never into the results
-    with suppress(EOFError, BrokenPipeError), results:
+    # A parent that was killed is an end of input, or a reset where it had yet to read something.
+    with suppress(EOFError, ConnectionError), results:
         spec, fds = pickle.load(jobs)  # noqa: S301  # written by our own parent
         sealing, arenas = Sealing(spec), [Arena(fd) for fd in fds]
         result: object = None
