@@ -5,9 +5,9 @@ leaves pieces: the same again, halves of it, or the few records that are worth a
 
 Invariants:
 
-1. Every record is in exactly one piece, which is to be pending, until exactly one final state is
-   known; a record that was processed becomes pending again only when an earlier record of the same
-   identity has to be sent again.
+1. Every record is pending, that is in exactly one piece, until exactly one final state is known; a
+   record that was processed becomes pending again only when an earlier record of the same identity
+   has to be sent again.
 2. Pieces go out one after the other, in line order per identity: what is put back or put off takes
    the later records of its identities along.
 3. A record is blamed for the refusal of its batch only if another request was accepted, without
