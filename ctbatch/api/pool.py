@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from ctbatch.api.breakage import Attempt, Stage
 from ctbatch.errors import SettingsError
 
-__all__ = ["Broke", "Pool", "Trip", "tls_context"]
+__all__ = ["TRIP", "Broke", "Pool", "Trip", "once", "tls_context"]
 
 IDLE_S = 4.0
 """No connection is kept idle for longer: Node's and Apache's servers close after 5 s by default."""
@@ -89,13 +91,27 @@ class Trip(Attempt):
             self.link.abort()
 
 
+TRIP: ContextVar[Trip] = ContextVar("ctbatch-trip")
+"""The attempt that the task which asks for a connection is making."""
+
+
+async def once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A middleware with which aiohttp makes one attempt only."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientError, OSError) as error:
+        raise Broke(error) from None
+
+
 class Pool(aiohttp.TCPConnector):
     """aiohttp's pool, with three differences.
 
-    It knows which attempt a connection is for; it gives out no kept-alive connection that is too
-    old for the attempt or on which something arrived unasked (that would be taken for the reply of
-    the next request); and it can wait until every connection is gone, also those that aiohttp has
-    already forgotten while they say goodbye.
+    It knows which attempt a connection is for (:data:`TRIP`); it gives out no kept-alive connection
+    that is too old for the attempt or on which something arrived unasked (that would be taken for
+    the reply of the next request); and it can wait until every connection is gone, also those that
+    aiohttp has already forgotten while they say goodbye.
     """
 
     def __init__(
@@ -108,45 +124,34 @@ class Pool(aiohttp.TCPConnector):
             resolver=aiohttp.ThreadedResolver(),  # the system's, whatever else is installed
         )
         self._connect_timeout_s = connect_timeout_s
-        self._trips: dict[aiohttp.ClientRequest, Trip] = {}
         self.links: dict[object, Link] = {}
         self.made = 0
         self.reused = 0
 
-    def guard(self, trip: Trip) -> aiohttp.ClientMiddlewareType:
-        """A middleware that ties aiohttp's request to ``trip``, and makes one attempt only."""
-
-        async def once(
-            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-        ) -> aiohttp.ClientResponse:
-            self._trips[request] = trip
-            try:
-                return await handler(request)
-            except (aiohttp.ClientError, OSError) as error:
-                raise Broke(error) from None
-            finally:
-                del self._trips[request]
-
-        return once
-
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        """Give out a connection that is fit for the attempt, within the connect time-out."""
-        trip = self._trips[req]
-        async with asyncio.timeout(self._connect_timeout_s):
-            while True:
-                connection = await super().connect(req, traces, timeout)
-                link = self._link_of(connection)
-                if not link.idle_since or _is_fit(connection, link, fresh=trip.fresh):
-                    break
-                connection.close()
+        """Give out a connection that is fit for the attempt that ``TRIP`` names."""
+        trip = TRIP.get()
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            link = self._link_of(connection)
+            if not link.idle_since or _is_fit(connection, link, fresh=trip.fresh):
+                break
+            connection.close()
         trip.reused = link.idle_since > 0
         trip.stage = Stage.WAITING
         trip.link = link
         self.reused += trip.reused
         connection.add_callback(link.rest)
         return connection
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        """Make a connection within the connect time-out."""
+        async with asyncio.timeout(self._connect_timeout_s):
+            return await super()._create_connection(req, traces, timeout)
 
     def _link_of(self, connection: Connection) -> Link:
         """The link of a connection, noted until it is gone."""

@@ -37,7 +37,7 @@ from yarl import URL
 
 from ctbatch import __version__
 from ctbatch.api.breakage import Attempt, Stage, redirected
-from ctbatch.api.pool import Broke, Pool, Trip, tls_context
+from ctbatch.api.pool import TRIP, Broke, Pool, Trip, once, tls_context
 from ctbatch.errors import CtbatchError, SettingsError
 from ctbatch.settings import Endpoint
 
@@ -130,6 +130,7 @@ class Transport:
             headers={"User-Agent": f"ctbatch/{__version__}", "Accept-Encoding": "identity"},
             skip_auto_headers=("Content-Type",),
             auto_decompress=False,
+            middlewares=(once,),
             trust_env=False,
             # Both deadlines are asyncio's own, in `request` and in `Pool.connect`.
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None),
@@ -213,9 +214,9 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
     ) -> Reply:
-        if self._session is None or self._pool is None:
+        if self._session is None:
             raise RuntimeError("the transport is not open: use it in `async with`")
-        pool = self._pool
+        TRIP.set(trip)
         trip.handed_over = not body  # without a body the head is all, and aiohttp writes that
         try:
             async with self._session.request(
@@ -225,7 +226,6 @@ class Transport:
                 data=_Body(body, trip) if body else None,
                 proxy=self._endpoint.proxy,
                 allow_redirects=False,
-                middlewares=(pool.guard(trip),),
             ) as response:
                 trip.stage = Stage.READING
                 content = await self._read(trip, response, len(body or b""))
@@ -318,6 +318,10 @@ async def _bounded(trip: Trip, content: aiohttp.StreamReader, bound: int) -> byt
             content.set_exception(error)
 
     assert trip.link is not None, "a reply comes over a connection"
+    if content.is_eof():  # it came with the head
+        if content.total_bytes > bound:
+            raise _oversized(trip, bound)
+        return content.read_nowait()
     trip.link.closed.add_done_callback(gone)
     parts: list[bytes] = []
     size = 0

@@ -150,7 +150,7 @@ class Delivery:
         if lines <= self._maybe and sealed.key_id == self._key_id:
             return sealed, None  # it is admitted already, since it may have arrived
         self._key_id = sealed.key_id
-        return sealed, self._note(lines | self._maybe)
+        return sealed, self._note(_also(self._maybe, lines))
 
     def _note(self, maybe: frozenset[int]) -> asyncio.Future[None]:
         """Have the ledger say which lines may have arrived."""
@@ -205,7 +205,8 @@ class Delivery:
             ):
                 return None
             s.breaker.trying(isolating=self._settlement.isolating)
-            self._before, self._maybe = self._maybe, self._maybe | self._settlement.on_wire
+            on_wire = self._settlement.on_wire
+            self._before, self._maybe = self._maybe, _also(self._maybe, on_wire)
             self._accepted = s.breaker.accepted
             self.on_wire = True
             try:
@@ -414,3 +415,8 @@ class Delivery:
         span = self._batch.span
         fields = {"source": span.source, "first_line": span.first_line, "lines": span.lines}
         self._s.watcher.tell(Notice(level, event, text, fields))
+
+
+def _also(these: frozenset[int], those: frozenset[int]) -> frozenset[int]:
+    """All of them; without a copy where the first are none, as of nearly every batch."""
+    return these | those if these else those
