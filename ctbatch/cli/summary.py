@@ -218,6 +218,9 @@ def _next_steps(report: Report) -> Iterator[str]:
     if counts.unprocessed + counts.invalid:
         yield "  Mend the lines in rejected.ndjson, then upload that file:"
         yield f"    {_again(report, 'rejected.ndjson')}"
+        if any(reason.code == "line_too_long" for reason in report.reasons):
+            yield "  A line that was too long is an empty row there; where it is in the input is in"
+            yield "  rejected.reasons.ndjson, as offset and length."
     if counts.unknown:
         yield "  Look up the lines in unknown.ndjson (dashboard, ctbatch profile, ctbatch events),"
         yield "  delete those that did arrive, since they would count twice, then upload the rest:"

@@ -117,6 +117,14 @@ def test_what_is_uploaded_again_goes_the_same_way(mode: Mode, flag: str) -> None
     assert "unknown.ndjson" not in text
 
 
+def test_what_was_not_copied_is_said_to_be_empty() -> None:
+    """Else somebody uploads blank lines, and believes to have mended something."""
+    long = Reason(state=State.INVALID, code="line_too_long", error="it is too long", count=1)
+    text = summary(replace(REPORT, lines=Counts(invalid=1), reasons=(long,)))
+    assert "A line that was too long is an empty row there" in text
+    assert "empty row" not in summary(REPORT)
+
+
 def test_a_clean_run_is_short() -> None:
     """Nothing is said about what did not happen."""
     text = summary(
