@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench_check
 
-Clean lines; the same with one bad line in a hundred; and lines of another writer (keys left out at
-random, blanks, escapes). Both checks find the same in all of them.
+Clean lines; the same with one bad line in a hundred; lines of another writer (keys left out at
+random, blanks, escapes); and lines with their keys in no order, of which there is nothing to learn.
+Both checks find the same in all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.bench_floor import floor, sealing_key
-from benchmarks.load import batches, ragged, spoiled
+from benchmarks.load import batches, ragged, shuffled, spoiled
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import digest_of
@@ -31,7 +32,12 @@ def _each(function: Callable[[Batch], object], load: list[Batch]) -> None:
 def figures() -> dict[str, float]:
     """Each check on each load, and as a multiple of the floor."""
     clean, key = batches(COUNT), sealing_key()
-    loads = {"clean": clean, "1 % bad": spoiled(clean), "ragged": ragged(clean)}
+    loads = {
+        "clean": clean,
+        "1 % bad": spoiled(clean),
+        "ragged": ragged(clean),
+        "in no order": shuffled(clean),
+    }
     parts: dict[str, Callable[[], object]] = {"floor": lambda: floor(clean, key)}
     for name, load in loads.items():
         # Each has a checker to itself, taught by the round that is not counted.

@@ -9,7 +9,7 @@ import orjson
 
 from ctbatch.models import Batch, Span
 
-__all__ = ["batches", "profile", "ragged", "spoiled"]
+__all__ = ["batches", "profile", "ragged", "shuffled", "spoiled"]
 
 
 def profile(number: int, rng: random.Random) -> bytes:
@@ -73,6 +73,21 @@ def ragged(load: list[Batch]) -> list[Batch]:
             record["profileData"] = {k: v for k, v in data.items() if rng.random() < 0.8}
             text = orjson.dumps(record).replace(b'":', b'": ').replace(b',"', b', "')
             lines.append(text.replace(b"Person", rb"P\u00e9rson") if rng.random() < 0.1 else text)
+        made.append(_with(batch, lines))
+    return made
+
+
+def shuffled(load: list[Batch]) -> list[Batch]:
+    """The same with the keys of each line in an order of its own."""
+    rng = random.Random(9)
+    made = []
+    for batch in load:
+        lines = []
+        for line in batch.lines():
+            record = orjson.loads(line)
+            pairs = list(record["profileData"].items())
+            rng.shuffle(pairs)
+            lines.append(orjson.dumps(record | {"profileData": dict(pairs)}))
         made.append(_with(batch, lines))
     return made
 

@@ -140,6 +140,38 @@ def test_escapes_and_windows_line_ends_are_no_hindrance() -> None:
     assert left_of(lane, escaped, person(2) + b"\r", person(3)) == []
 
 
+def test_lines_in_no_order_of_keys_are_not_tried_in_vain() -> None:
+    """Where no line is like another, shapes are given up, and lessons become rare."""
+    rng = random.Random(3)
+
+    def line(number: int) -> bytes:
+        keys = rng.sample("abcdefghij", 10)
+        return profile(dict.fromkeys(keys, number), identity=f"user-{number:09}")
+
+    lane = FastLane()
+    checker = Checker(Rules(), lane)
+    taught_at = []
+    for number in range(64):
+        batch = batch_of([line(n) for n in range(1000)])
+        before = lane._lesson_at
+        assert checker.check(batch) == check(batch, Rules())
+        if lane._lesson_at != before:
+            taught_at.append(number)
+    assert taught_at == [0, 2, 6, 14, 30, 62]
+    checker.check(batch_of([line(n) for n in range(1000)]))
+    assert not lane._shapes
+
+
+def test_a_new_style_after_a_long_time_is_learnt_at_once() -> None:
+    """Lessons are rare after those that bore no fruit only."""
+    lane = taught(*(person(n) for n in range(20)))
+    for _ in range(100):
+        assert left_of(lane, *(person(n) for n in range(20))) == []
+    other = [profile({"City": f"x{n}"}, identity=f"user-{n:09}") for n in range(20)]
+    Checker(Rules(), lane).check(batch_of(other))
+    assert left_of(lane, *other, person(1)) == []
+
+
 def test_lines_that_cannot_be_learnt_do_not_spoil_what_was() -> None:
     """Lines with blanks of their own show keys, but match no shape: the shape stays as it was."""
     lane = taught(*(person(n) for n in range(20)))
@@ -164,6 +196,59 @@ def test_what_it_learns_is_bounded() -> None:
 
 
 # ---------------------------------------------------------------- what it must not believe
+
+ESCAPES = [
+    *(r"\u00e9", r"\uD83D\uDE00", r"\ud83d\ude00\uD83d\uDE01", r"\n", r"\/", r"\u005c"),
+    "é",
+    "a",
+]
+OTHER_ESCAPES = [
+    *(
+        r"\\",
+        r"\"",
+        r"\ud83d",
+        r"\ude00",
+        r"\ude00\ud83d",
+        r"\ud83d\ud83d",
+        r"\u00",
+        r"\x",
+        r"\u00 9",
+    ),
+    *(r"\ud83d\n", r"\ud83d \ude00", r"\ud83d\ude0", r"\ud83d\ude00\ude00", r"\uDBFF\uE000", "\\"),
+    *("\t", r"\\n", r"\\u00e9", r"\u0022", r"\u000a", "x" * 509, "\x7f"),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from(ESCAPES) | st.sampled_from(OTHER_ESCAPES), max_size=4).map(
+            "".join
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(["", *ESCAPES, *OTHER_ESCAPES]),
+)
+def test_escapes_are_believed_only_where_they_are_whole(texts: list[str], in_name: str) -> None:
+    """Whichever form a batch is matched in, the findings are those of the exact check."""
+    lane = taught(*(person(n) for n in range(20)))
+    lines = [person(n).replace(b"Person", text.encode()) for n, text in enumerate(texts)]
+    lines.append(person(9).replace(b"user-", b"user-" + in_name.encode()))
+    batch = batch_of(lines)
+    assert Checker(Rules(), lane).check(batch) == check(batch, Rules())
+
+
+@pytest.mark.parametrize("text", ESCAPES)
+def test_usual_escapes_are_no_hindrance(text: str) -> None:
+    """They are clean, and the quick form finds it; in an identity they go to the exact check."""
+    lane = taught(*(person(n) for n in range(20)))
+    lines = [person(1), person(2).replace(b"Person", text.encode() * 3)]
+    assert left_of(lane, *lines) == []
+    odd = person(3).replace(b"user-", b"user-" + text.encode())
+    assert left_of(lane, *lines, odd) == ([2] if "\\" in text else [])
+    [shape] = lane._shapes
+    assert len(shape._compiled) == 2 if text in {"é", "a"} else 3
 
 
 def test_a_string_that_runs_over_the_end_of_its_line_is_two_bad_lines() -> None:
