@@ -132,7 +132,7 @@ class Transport:
             auto_decompress=False,
             middlewares=(once,),
             trust_env=False,
-            # Both deadlines are asyncio's own, in `request` and in `Pool.connect`.
+            # Both deadlines are asyncio's own, here and in the pool.
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None),
         )
         return self
@@ -317,11 +317,11 @@ async def _bounded(trip: Trip, content: aiohttp.StreamReader, bound: int) -> byt
             error.__cause__ = HttpProcessingError()
             content.set_exception(error)
 
-    assert trip.link is not None, "a reply comes over a connection"
     if content.is_eof():  # it came with the head
         if content.total_bytes > bound:
             raise _oversized(trip, bound)
         return content.read_nowait()
+    assert trip.link is not None, "a reply comes over a connection"
     trip.link.closed.add_done_callback(gone)
     parts: list[bytes] = []
     size = 0

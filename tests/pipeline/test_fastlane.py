@@ -278,12 +278,27 @@ def test_no_value_is_clean_that_is_not(text: bytes) -> None:
     assert Checker(Rules(), lane).check(batch) == check(batch, Rules())
 
 
-def test_a_trailing_comma_is_never_clean() -> None:
-    """Where the last key may be left out, its comma may not stay behind."""
-    lines = [person(n, **({"City": "x"} if n % 2 else {})) for n in range(20)]
+@pytest.mark.parametrize("always", [None, "a", "c", "e"])
+def test_a_comma_too_few_or_too_many_is_never_clean(always: str | None) -> None:
+    """Whichever keys may be left out, commas stand between those that are there."""
+    rng = random.Random(5)
+
+    def line(number: int) -> bytes:
+        data = {key: 1 for key in "abcde" if key == always or rng.random() < 0.6}
+        return profile(data, identity=f"user-{number:09}")
+
+    lines = sorted({line(0) for _ in range(200)}) + [line(n) for n in range(20)]
     lane = taught(*lines)
     assert left_of(lane, *lines) == []
-    assert left_of(lane, lines[1].replace(b', "City": "x"', b", ")) == [0]
+    for clean in lines:
+        begin = clean.index(b'"profileData"') + 16
+        places = [n for n in range(begin, len(clean)) if clean[n - 1 : n] in {b"{", b"1", b" "}]
+        for at in places:
+            for cut in range(3):
+                for comma in (b"", b",", b", ", b",, "):
+                    bad = clean[:at] + comma + clean[at + cut :]
+                    if bad != clean and left_of(lane, bad) == []:
+                        assert not check(batch_of([bad]), Rules()).refusals, bad
 
 
 def test_placeholders_are_left_to_the_exact_check() -> None:

@@ -242,12 +242,17 @@ def _object_pattern(
         (always, re.escape(orjson.dumps(key)) + colon + value.pattern(style, classes))
         for key, (always, value) in keys.items()
     ]
-    if all(always for always, _ in members):
-        return rb"\{" + comma.join(text for _, text in members) + rb"\}"
+    known = next((n for n, (always, _) in enumerate(members) if always), None)
+    if known is not None:  # who comes before it brings the comma after, who follows that before
+        before = [rb"(?:%b%b|)" % (text, comma) for _, text in members[:known]]
+        after = [
+            (rb"%b%b" if always else rb"(?:%b%b|)") % (comma, text)
+            for always, text in members[known + 1 :]
+        ]
+        return rb"\{" + b"".join([*before, members[known][1], *after]) + rb"\}"
     # Any of them may be the last, so each brings the comma after it, and the end looks back.
-    ended = [(always, text + rb"(?:%b|(?=\}))" % comma) for always, text in members]
-    texts = [text if always else b"(?:" + text + b"|)" for always, text in ended]
-    return rb"\{" + b"".join(texts) + rb"(?<!%b)\}" % comma
+    ended = [rb"(?:%b(?:%b|(?=\}))|)" % (text, comma) for _, text in members]
+    return rb"\{" + b"".join(ended) + (rb"(?<!%b)" % comma if ended else b"") + rb"\}"
 
 
 def _merged(
