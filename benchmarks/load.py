@@ -64,32 +64,28 @@ def ragged(load: list[Batch]) -> list[Batch]:
     one name of ten.
     """
     rng = random.Random(8)
-    made = []
-    for batch in load:
-        lines = []
-        for line in batch.lines():
-            record = orjson.loads(line)
-            data = record["profileData"]
-            record["profileData"] = {k: v for k, v in data.items() if rng.random() < 0.8}
-            text = orjson.dumps(record).replace(b'":', b'": ').replace(b',"', b', "')
-            lines.append(text.replace(b"Person", rb"P\u00e9rson") if rng.random() < 0.1 else text)
-        made.append(_with(batch, lines))
-    return made
+
+    def write(line: bytes) -> bytes:
+        record = orjson.loads(line)
+        data = record["profileData"]
+        record["profileData"] = {k: v for k, v in data.items() if rng.random() < 0.8}
+        text = orjson.dumps(record).replace(b'":', b'": ').replace(b',"', b', "')
+        return text.replace(b"Person", rb"P\u00e9rson") if rng.random() < 0.1 else text
+
+    return [_with(batch, [write(line) for line in batch.lines()]) for batch in load]
 
 
 def shuffled(load: list[Batch]) -> list[Batch]:
     """The same with the keys of each line in an order of its own."""
     rng = random.Random(9)
-    made = []
-    for batch in load:
-        lines = []
-        for line in batch.lines():
-            record = orjson.loads(line)
-            pairs = list(record["profileData"].items())
-            rng.shuffle(pairs)
-            lines.append(orjson.dumps(record | {"profileData": dict(pairs)}))
-        made.append(_with(batch, lines))
-    return made
+
+    def write(line: bytes) -> bytes:
+        record = orjson.loads(line)
+        pairs = list(record["profileData"].items())
+        rng.shuffle(pairs)
+        return orjson.dumps(record | {"profileData": dict(pairs)})
+
+    return [_with(batch, [write(line) for line in batch.lines()]) for batch in load]
 
 
 def _with(batch: Batch, lines: list[bytes]) -> Batch:

@@ -242,14 +242,16 @@ def _object_pattern(
         (always, re.escape(orjson.dumps(key)) + colon + value.pattern(style, classes))
         for key, (always, value) in keys.items()
     ]
-    known = next((n for n, (always, _) in enumerate(members) if always), None)
-    if known is not None:  # who comes before it brings the comma after, who follows that before
-        before = [rb"(?:%b%b|)" % (text, comma) for _, text in members[:known]]
+    pivot = next((n for n, (always, _) in enumerate(members) if always), None)
+    if (
+        pivot is not None
+    ):  # always there: keys before it bring the comma after, keys after it that before
+        before = [rb"(?:%b%b|)" % (text, comma) for _, text in members[:pivot]]
         after = [
             (rb"%b%b" if always else rb"(?:%b%b|)") % (comma, text)
-            for always, text in members[known + 1 :]
+            for always, text in members[pivot + 1 :]
         ]
-        return rb"\{" + b"".join([*before, members[known][1], *after]) + rb"\}"
+        return rb"\{" + b"".join([*before, members[pivot][1], *after]) + rb"\}"
     # Any of them may be the last, so each brings the comma after it, and the end looks back.
     ended = [rb"(?:%b(?:%b|(?=\}))|)" % (text, comma) for _, text in members]
     return rb"\{" + b"".join(ended) + (rb"(?<!%b)" % comma if ended else b"") + rb"\}"
