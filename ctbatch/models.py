@@ -12,7 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -31,6 +31,7 @@ __all__ = [
     "SealedBatch",
     "Span",
     "State",
+    "line_bounds",
 ]
 
 
@@ -110,6 +111,18 @@ class Batch:
         if len(split) > self.span.lines:
             split.pop()
         return split
+
+
+def line_bounds(data: bytes, indexes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Where lines start, and where they end without their line feeds, by ascending index."""
+    at = start = 0
+    for index in indexes:
+        assert at <= index, "the indexes have to ascend"
+        while at < index:
+            start = data.index(b"\n", start) + 1
+            at += 1
+        end = data.find(b"\n", start)
+        yield start, len(data) if end < 0 else end
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +221,9 @@ class Checked:
 
     ``positions[r]`` is the line index of record ``r``; ``types[r]`` its type's first letter (p, e,
     t); ``identities[r]`` its first identity as ``kind:value``, further ones in ``aliases[r]``;
-    ``unsafe`` the records that must not be applied twice; ``warnings`` (line index, text) without
-    data.
+    ``unsafe`` the records that must not be applied twice; ``left_out`` where in the batch's data
+    the lines are that are no records (:func:`line_bounds`), by line index; ``warnings`` (line
+    index, text) without data.
     """
 
     positions: Sequence[int]
@@ -219,6 +233,7 @@ class Checked:
     unsafe: frozenset[int]
     refusals: tuple[Refusal, ...]
     blank: int
+    left_out: Mapping[int, tuple[int, int]]
     warnings: tuple[tuple[int, str], ...] = ()
 
     @property

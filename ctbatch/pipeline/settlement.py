@@ -113,10 +113,10 @@ class Settlement:
 
     def _take_invalid(self, refusals: Sequence[Refusal]) -> None:
         """Invalid lines are settled from the start."""
-        lines = self._batch.lines() if refusals else []  # not kept: they double the batch
+        data, left_out = self._batch.data, self._checked.left_out
         for refusal in refusals:
-            copied = refusal.place is None
-            self._new.append((refusal, lines[refusal.index] if copied else None))
+            line = data[slice(*left_out[refusal.index])]
+            self._new.append((refusal, line if refusal.place is None else None))
         self._base += Counts(invalid=len(refusals))
 
     def _take_up(self, recorded: Recorded) -> None:

@@ -140,6 +140,15 @@ def test_escapes_and_windows_line_ends_are_no_hindrance() -> None:
     assert left_of(lane, escaped, person(2) + b"\r", person(3)) == []
 
 
+def test_a_cr_that_ends_no_line_is_not_taken_for_one_that_does() -> None:
+    """Within a string it is a control character, whatever the other lines end in."""
+    lane = taught(*(person(n) for n in range(20)))
+    lines = [person(n) + b"\r" for n in range(20)]
+    assert left_of(lane, *lines) == []
+    lines[7] = lines[7].replace(b"Person", b"Per\rson")
+    assert left_of(lane, *lines) == [7]
+
+
 def test_lines_in_no_order_of_keys_are_not_tried_in_vain() -> None:
     """Where no line is like another, shapes are given up, and lessons become rare."""
     rng = random.Random(3)

@@ -81,13 +81,13 @@ async def test_a_batch_of_records_is_sealed_as_it_stands(make: Make) -> None:
 
 
 async def test_only_accepted_lines_are_sealed(make: Make) -> None:
-    """Refused and blank lines are left out; what stands around a record is not sent."""
+    """Refused and blank lines are left out."""
     bad = [line for row in NOT_RECORDS.values() for line in row if len(line) < 1000]
     batch = batch_of(*bad, b" ", b" " + RECORDS[0] + b"\r", event())
     async with made(make) as lane:
         sealed = await lane.prepare(batch)
     assert sealed.checked == check(batch, Rules())
-    assert opened(sealed.batch.body) == frame([RECORDS[0], event()])
+    assert opened(sealed.batch.body) == frame([b" " + RECORDS[0], event()])
 
 
 async def test_lines_that_end_in_cr_are_sealed_without(make: Make) -> None:

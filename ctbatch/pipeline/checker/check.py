@@ -21,8 +21,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from typing import NamedTuple
 
-from ctbatch.models import Batch, Checked, Names, Refusal, State
+from ctbatch.models import Batch, Checked, Names, Refusal, State, line_bounds
 from ctbatch.pipeline.checker.fastlane import Alike, FastLane, Sorted
 from ctbatch.pipeline.checker.fields import Facts, examine
 from ctbatch.pipeline.checker.parsing import Flaw, parse
@@ -61,20 +62,18 @@ class Checker:
         found = self._lane.sort(batch.data, count)
         if isinstance(found, Alike):
             return _alike(found, count)
-        lines = batch.lines() if found.left else []
-        judged = {index: _judge(lines[index], rules) for index in found.left}
+        judged = _judge_all(batch, found.left, rules)
         self._lane.learn([
-            (lines[index], facts) for index, facts in judged.items() if not isinstance(facts, Flaw)
+            (line, facts) for line, _, facts in judged.values() if not isinstance(facts, Flaw)
         ])  # fmt: skip
-        return _gather(batch, lines, rules, found, judged)
+        return _gather(batch, rules, found, judged)
 
 
 def check(batch: Batch, rules: Rules) -> Checked:
     """Judge every line of a batch. ``positions`` is a ``range`` where every line is a record."""
-    lines = batch.lines()
-    judged = {index: _judge(line, rules) for index, line in enumerate(lines)}
-    empty = [""] * len(lines)
-    return _gather(batch, lines, rules, Sorted(empty, empty.copy(), ()), judged)
+    count = batch.span.lines
+    judged = _judge_all(batch, range(count), rules)
+    return _gather(batch, rules, Sorted([""] * count, [""] * count, ()), judged)
 
 
 def _alike(found: Alike, count: int) -> Checked:
@@ -86,6 +85,7 @@ def _alike(found: Alike, count: int) -> Checked:
         unsafe=frozenset(() if found.kind == "p" else range(count)),
         refusals=(),
         blank=0,
+        left_out={},
     )
 
 
@@ -94,31 +94,43 @@ def _may_be_too_long(batch: Batch, rules: Rules) -> bool:
     return len(batch.data) > limit and max(map(len, batch.lines())) > limit
 
 
-def _gather(
-    batch: Batch,
-    lines: Sequence[bytes],
-    rules: Rules,
-    found: Sorted,
-    judged: Mapping[int, Facts | Flaw],
-) -> Checked:
+class _Judged(NamedTuple):
+    """A line, where it is, and what the exact check found."""
+
+    line: bytes
+    bounds: tuple[int, int]
+    found: Facts | Flaw
+
+
+def _judge_all(batch: Batch, indexes: Sequence[int], rules: Rules) -> dict[int, _Judged]:
+    data, judged = batch.data, {}
+    for index, bounds in zip(indexes, line_bounds(data, indexes), strict=True):
+        line = data[slice(*bounds)]
+        judged[index] = _Judged(line, bounds, _judge(line, rules))
+    return judged
+
+
+def _gather(batch: Batch, rules: Rules, clean: Sorted, judged: Mapping[int, _Judged]) -> Checked:
     """Put together the lines that were found clean and those that the exact check judged."""
-    kinds, names, _ = found
+    kinds, names, _ = clean
     unsafe = set() if kinds.count("p") + len(judged) == len(kinds) else _not_profiles(kinds)
     aliases: dict[int, tuple[str, ...]] = {}
     warnings: list[tuple[int, str]] = []
-    for index, facts in judged.items():
-        if isinstance(facts, Flaw):
+    flawed: dict[int, _Judged] = {}
+    for index, one in judged.items():
+        if isinstance(one.found, Flaw):
+            flawed[index] = one
             continue
-        kind, (names[index], *others), repeatable, words = facts
+        kind, (names[index], *others), repeatable, words = one.found
         kinds[index] = kind[0]
         if not repeatable:
             unsafe.add(index)
         if others:
             aliases[index] = tuple(others)
         warnings += [(index, text) for text in words]
-    refusals, blank = _refusals(batch, lines, rules, judged)
+    refusals = _refusals(batch, rules, flawed)
     positions: Sequence[int] = range(len(kinds))
-    if refusals or blank:
+    if flawed:
         positions, names = list(compress(positions, kinds)), list(filter(None, names))
     numbers = {index: n for n, index in enumerate(positions)} if unsafe or aliases else {}
     return Checked(
@@ -128,7 +140,8 @@ def _gather(
         aliases={numbers[index]: others for index, others in aliases.items()},
         unsafe=frozenset(numbers[index] for index in unsafe),
         refusals=refusals,
-        blank=blank,
+        blank=len(flawed) - len(refusals),
+        left_out={index: one.bounds for index, one in flawed.items()},
         warnings=tuple(warnings),
     )
 
@@ -137,22 +150,18 @@ def _not_profiles(kinds: Sequence[str]) -> set[int]:
     return {index for index, kind in enumerate(kinds) if kind and kind != "p"}
 
 
-def _refusals(
-    batch: Batch, lines: Sequence[bytes], rules: Rules, judged: Mapping[int, Facts | Flaw]
-) -> tuple[tuple[Refusal, ...], int]:
-    """The lines that are no records, and how many blank ones are left out of them."""
-    flaws = [(index, found) for index, found in judged.items() if isinstance(found, Flaw)]
-    if not flaws:
-        return (), 0
+def _refusals(batch: Batch, rules: Rules, flawed: Mapping[int, _Judged]) -> tuple[Refusal, ...]:
+    """The lines that are no records, without the blank ones."""
     overlong = {over.index: over for over in batch.overlong}
     refusals: list[Refusal] = []
-    for index, flaw in flaws:
+    for index, (line, _, flaw) in flawed.items():
+        assert isinstance(flaw, Flaw)
         if (over := overlong.get(index)) is not None:
             long = _too_long(over.size, rules)
             refusals.append(_refusal(index, long, (over.offset, over.size)))
-        elif record_bytes(lines[index]):
+        elif record_bytes(line):
             refusals.append(_refusal(index, flaw))
-    return tuple(refusals), len(flaws) - len(refusals)
+    return tuple(refusals)
 
 
 def _judge(line: bytes, rules: Rules) -> Facts | Flaw:

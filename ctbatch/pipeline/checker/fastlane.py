@@ -16,10 +16,11 @@ Why a match is proof of all that the exact check asks for is argued in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from ctbatch.models import Names
+from ctbatch.models import Names, line_bounds
 from ctbatch.pipeline.checker.fields import Facts
 from ctbatch.pipeline.checker.shapes import (
     DiffersError,
@@ -164,15 +165,18 @@ def _put(values: list[str], missed: Iterable[int], places: Sequence[int], into: 
 
 
 def _lines_of(text: bytes, wanted: Iterable[int]) -> bytes:
-    lines = text.split(b"\n")
-    return b"\n".join([lines[at] for at in wanted]) + b"\n"
+    return b"".join([text[start : end + 1] for start, end in line_bounds(text, wanted)])
+
+
+_LONE_CR = re.compile(rb"\r(?!\n)").search
 
 
 def _readable(data: bytes) -> bytes:
     """The lines, those that are not UTF-8 left empty, each ended by a bare line feed."""
     text = data if data.endswith(b"\n") else data + b"\n"
     if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n")
+        # Without one that stands elsewhere a sixth of the time.
+        text = text.replace(b"\r\n", b"\n") if _LONE_CR(text) else text.replace(b"\r", b"")
     if not (text.isascii() or _decodes(text)):
         text = b"\n".join([line if _decodes(line) else b"" for line in text.split(b"\n")])
     return text

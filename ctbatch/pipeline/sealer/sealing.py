@@ -16,7 +16,7 @@ from ctbatch.crypto.hpke import SealingKey
 from ctbatch.crypto.keyset import parse_public
 from ctbatch.models import Batch, Checked, SealedBatch
 from ctbatch.pipeline.batcher import digest_of
-from ctbatch.pipeline.checker.check import Checker, Rules, record_bytes
+from ctbatch.pipeline.checker.check import Checker, Rules
 
 __all__ = ["Sealed", "SealerSpec", "Sealing", "frame", "frame_batch"]
 
@@ -47,11 +47,17 @@ def frame(records: Sequence[bytes]) -> bytes:
 
 def frame_batch(batch: Batch, checked: Checked) -> bytes:
     """The request body of a batch's accepted lines."""
-    if isinstance(checked.positions, range) and b"\r" not in batch.data:  # all, as they stand
-        joined = memoryview(batch.data.replace(b"\n", b","))  # one copy less than removesuffix()
-        return _framed(joined[:-1] if batch.data.endswith(b"\n") else joined)
-    lines = batch.lines()
-    return frame([record_bytes(lines[index]) for index in checked.positions])
+    data, start = batch.data, 0
+    if checked.left_out:
+        pieces = []
+        for begin, end in checked.left_out.values():
+            pieces.append(data[start:begin])
+            start = end + 1
+        data = b"".join((*pieces, data[start:]))
+    if b"\r" in data:
+        data = data.replace(b"\r", b"")  # in what is left it is white space
+    joined = memoryview(data.replace(b"\n", b","))  # one copy less than removesuffix()
+    return _framed(joined[:-1] if data.endswith(b"\n") else joined)
 
 
 def _framed(joined: bytes | memoryview) -> bytes:

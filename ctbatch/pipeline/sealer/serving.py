@@ -116,8 +116,9 @@ def serve() -> None:
 
 def _packed(sealed: Sealed, arena: Arena) -> Packed:
     of, batch = sealed.checked, sealed.batch
+    left = of.refusals, of.blank, of.left_out, of.warnings
     return (
-        (of.positions, of.types, of.aliases, of.unsafe, of.refusals, of.blank, of.warnings),
+        (of.positions, of.types, of.aliases, of.unsafe, *left),
         of.identities.pack(),
         (batch.records, batch.key_id, sealed.digest, sealed.seconds),
         arena.put(batch.body),
@@ -127,7 +128,7 @@ def _packed(sealed: Sealed, arena: Arena) -> Packed:
 def unpacked(packed: Packed, arena: Arena) -> Sealed:
     """The result that a worker packed, its body taken out of the arena."""
     facts, names, (records, key_id, digest, seconds), body = packed
-    positions, types, aliases, unsafe, refusals, blank, warnings = facts
+    positions, types, aliases, unsafe, refusals, blank, left_out, warnings = facts
     checked = Checked(
         positions=positions,
         types=types,
@@ -136,6 +137,7 @@ def unpacked(packed: Packed, arena: Arena) -> Sealed:
         unsafe=unsafe,
         refusals=refusals,
         blank=blank,
+        left_out=left_out,
         warnings=warnings,
     )
     return Sealed(checked, SealedBatch(arena.take(body), records, key_id), digest, seconds)
