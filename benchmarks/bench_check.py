@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_check
 
-Clean lines; the same with one bad line in a hundred; lines of another writer (keys left out at
-random, blanks, escapes); and lines with their keys in no order, of which there is nothing to learn.
-Both checks find the same in all of them.
+Clean lines; the same with one bad line in a hundred, or ended by CR LF; lines of another writer
+(keys left out at random, blanks, escapes); and lines with their keys in no order, of which there is
+nothing to learn. Both checks find the same in all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.bench_floor import floor, sealing_key
-from benchmarks.load import batches, ragged, shuffled, spoiled
+from benchmarks.load import batches, crlf, ragged, shuffled, spoiled
 from benchmarks.rounds import PER_PROFILE, interleaved, show
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import digest_of
@@ -35,6 +35,7 @@ def figures() -> dict[str, float]:
     loads = {
         "clean": clean,
         "1 % bad": spoiled(clean),
+        "CR LF": crlf(clean),
         "ragged": ragged(clean),
         "in no order": shuffled(clean),
     }

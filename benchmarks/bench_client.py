@@ -16,12 +16,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.bench_upload import Case, once
 from benchmarks.inputs import Profiles
-from benchmarks.load import batches
 from benchmarks.rounds import PER_PROFILE, keep_memory, show
 from benchmarks.sink import Weather
 from ctbatch.crypto.keyset import generate, to_binary
@@ -29,21 +29,56 @@ from ctbatch.models import Batch
 from ctbatch.pipeline.checker.check import Rules
 from ctbatch.pipeline.sealer.sealing import SealerSpec, Sealing
 
-__all__ = ["figures", "main"]
+__all__ = ["Round", "figures", "main", "measured", "upload"]
 
 ROUNDS = 5
 LINES = 400_000
-COUNT = 50
+LOOP_LINES = 50_000
 
 
-def _upload() -> float:
-    """CPU seconds of an upload, without those of its start and end."""
-    weather = Weather(latency_ms=0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """µs of CPU per profile, measured in one round."""
+
+    floor: float
+    check_and_seal: float
+    whole: float
+
+    @property
+    def rest(self) -> float:
+        """Everything but checking and sealing."""
+        return self.whole - self.check_and_seal
+
+    @property
+    def floors(self) -> float:
+        """The whole client as a multiple of the floor."""
+        return self.whole / self.floor
+
+
+def upload(profiles: Profiles) -> float:
+    """CPU seconds per profile of an upload of 400,000 such, without those of its start and end."""
     least, whole = (
-        once(Case(profiles=Profiles(lines=lines), weather=weather)).used.cpu_s
+        once(Case(profiles=replace(profiles, lines=lines), weather=Weather(latency_ms=0)))
         for lines in (1000, LINES + 1000)
     )
-    return (whole - least) / LINES
+    return (whole.used.cpu_s - least.used.cpu_s) / LINES
+
+
+def measured(rounds: int, bad_every: int = 0) -> list[Round]:
+    """So many rounds, of clean profiles or of some with bad lines."""
+    profiles = Profiles(lines=LOOP_LINES, bad_every=bad_every)
+    load, key = profiles.batches(), sealing_key()
+    sealing = Sealing(SealerSpec(to_binary(generate().public()), b"TEST-BEN-CH01", Rules()))
+    parts: tuple[Callable[[], float], ...] = (
+        partial(_part, lambda load: floor(load, key), load),
+        partial(_part, partial(_check_and_seal, sealing), load),
+        partial(upload, profiles),
+    )
+    found = []
+    for _ in range(rounds):
+        bare, check_and_seal, whole = (part() * 1e6 for part in parts)
+        found.append(Round(floor=bare, check_and_seal=check_and_seal, whole=whole))
+    return found
 
 
 def _part(work: Callable[[list[Batch]], object], load: list[Batch]) -> float:
@@ -60,27 +95,26 @@ def _check_and_seal(sealing: Sealing, load: list[Batch]) -> None:
 
 def figures(rounds: int = ROUNDS) -> dict[str, float]:
     """Medians and, since noise only adds, minima."""
-    load, key = batches(COUNT), sealing_key()
-    sealing = Sealing(SealerSpec(to_binary(generate().public()), b"TEST-BEN-CH01", Rules()))
-    parts: dict[str, Callable[[], float]] = {
-        "floor": partial(_part, lambda load: floor(load, key), load),
-        "check and seal": partial(_part, partial(_check_and_seal, sealing), load),
-        "whole client": _upload,
-    }
-    found = _found(parts, rounds, "")
+    bare = measured(rounds)
     keep_memory()
-    return found | _found(parts, rounds, " (kept)")
+    return _found(bare, "") | _found(measured(rounds), " (kept)")
 
 
-def _found(parts: dict[str, Callable[[], float]], rounds: int, suffix: str) -> dict[str, float]:
-    taken = [{name: part() * 1e6 for name, part in parts.items()} for _ in range(rounds)]
+def _found(rounds: list[Round], suffix: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for word, choose in (("median", statistics.median), ("least", min)):
-        best = {name: choose([one[name] for one in taken]) for name in parts}
-        found |= {f"{name}{suffix}, {word}, {PER_PROFILE}": value for name, value in best.items()}
-        rest = best["whole client"] - best["check and seal"]
-        found[f"rest{suffix}, {word}, {PER_PROFILE}"] = rest
-        found[f"whole client{suffix}, {word}, × floor"] = best["whole client"] / best["floor"]
+        best = Round(
+            floor=choose([one.floor for one in rounds]),
+            check_and_seal=choose([one.check_and_seal for one in rounds]),
+            whole=choose([one.whole for one in rounds]),
+        )
+        found |= {
+            f"floor{suffix}, {word}, {PER_PROFILE}": best.floor,
+            f"check and seal{suffix}, {word}, {PER_PROFILE}": best.check_and_seal,
+            f"whole client{suffix}, {word}, {PER_PROFILE}": best.whole,
+            f"rest{suffix}, {word}, {PER_PROFILE}": best.rest,
+            f"whole client{suffix}, {word}, × floor": best.floors,
+        }
     return found
 
 

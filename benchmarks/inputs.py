@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks.load import profile
+from ctbatch.models import Batch, Span
 
 __all__ = ["ROOT", "Profiles"]
 
@@ -52,6 +53,15 @@ class Profiles:
                 file.writelines(self._lines())
             half.rename(path)
         return path
+
+    def batches(self, count: int = 1000) -> list[Batch]:
+        """The file in memory, so many lines to a batch."""
+        lines = self.path().read_bytes().splitlines(keepends=True)
+        made = []
+        for first in range(0, len(lines), count):
+            data = b"".join(lines[first : first + count])
+            made.append(Batch(Span(0, 1 + first, data.count(b"\n"), 0, len(data)), data))
+        return made
 
     def _lines(self) -> Iterator[bytes]:
         rng = random.Random(7)

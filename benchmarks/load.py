@@ -9,7 +9,7 @@ import orjson
 
 from ctbatch.models import Batch, Span
 
-__all__ = ["batches", "profile", "ragged", "shuffled", "spoiled"]
+__all__ = ["batches", "crlf", "profile", "ragged", "shuffled", "spoiled"]
 
 
 def profile(number: int, rng: random.Random) -> bytes:
@@ -57,6 +57,11 @@ def spoiled(load: list[Batch], every: int = 100) -> list[Batch]:
             lines[at] = ways[n % len(ways)](lines[at])
         made.append(_with(batch, lines))
     return made
+
+
+def crlf(load: list[Batch]) -> list[Batch]:
+    """The same as Windows ends lines."""
+    return [_with(batch, [line + b"\r" for line in batch.lines()]) for batch in load]
 
 
 def ragged(load: list[Batch]) -> list[Batch]:

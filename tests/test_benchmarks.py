@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
+from benchmarks import vendor
 from benchmarks.bench_upload import Case, once
 from benchmarks.inputs import Profiles
 from benchmarks.sink import Weather
+from benchmarks.targets import Target
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -39,3 +43,37 @@ def test_the_sink_has_weather() -> None:
     seen = once(case).seen
     assert seen.refused > 0
     assert seen.requests == 20 + seen.refused
+
+
+def test_a_target_is_met_by_its_median() -> None:
+    """Both bounds are kept by the middle of the rounds, whatever the others are."""
+    assert str(Target("x", [1.0, 3.0, 2.0], least=2)).endswith("≥ 2  met")
+    assert str(Target("x", [1.0, 3.0, 2.0], least=2.1)).endswith("≥ 2.1  MISSED")
+    assert str(Target("x", [1.0, 3.0, 2.0], most=2)).endswith("≤ 2  met")
+    assert str(Target("x", [1.0, 3.0, 2.0], most=1.9)).endswith("≤ 1.9  MISSED")
+    assert "(1.000 to 3.000)" in str(Target("x", [1.0, 3.0, 2.0]))
+
+
+GO = """#!/bin/sh
+cp commands/commands.go "$4"
+"""
+
+
+def test_the_vendors_tool_is_built_to_post_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is replaced in a copy; what is not its source is said to be none."""
+    (tmp_path / "go").write_text(GO)
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    clone = tmp_path / "clone"
+    (clone / "commands").mkdir(parents=True)
+    source = clone / "commands" / "commands.go"
+    text = 'post(p, "https://"+region+uploadEndpoint)'
+    source.write_text(text)
+    with vendor.built(clone) as tool:
+        assert tool.read_text() == 'post(p, region+os.Getenv("CTBATCH_SINK"))'
+    assert source.read_text() == text
+    source.write_text("package commands")
+    with pytest.raises(SystemExit, match="does not have"), vendor.built(clone):
+        pass
