@@ -5,7 +5,8 @@ Invariants:
 1. Only what the caller says may be repeated is repeated after it may have been acted on. What was
    not acted on (throttled, not sent, still in progress) always may.
 2. A slot is held for an attempt, never for a pause.
-3. Nothing is logged but the path and what happened in a few words: a query string names a person.
+3. Nothing is logged or raised but the path and what happened in a few words, without what was asked
+   for and without secrets, whatever the service quotes: a query string names a person.
 
 What an answer means is decided in :mod:`ctbatch.api.queries`.
 """
@@ -15,13 +16,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote
+
+import orjson
 
 from ctbatch.api.explain import explain_refusal, explain_status, explain_unopened
 from ctbatch.api.queries import Heard, Sense, hear
+from ctbatch.api.records import is_moderate
 from ctbatch.api.retry import backoff_s, retrying
 from ctbatch.api.transport import Reply
+from ctbatch.api.words import Json
 from ctbatch.errors import (
     CtbatchError,
     NotSent,
@@ -85,6 +91,16 @@ class _Question:
     asked: int = 0
     waiting: bool = False
 
+    def asked_for(self) -> Iterator[Json]:
+        """The values of the query string and of the body, which name people."""
+        yield [value for _, value in parse_qsl(self.query)]
+        yield unquote(self.query)
+        if self.body:
+            try:
+                yield orjson.loads(self.body if is_moderate(self.body) else b"")
+            except orjson.JSONDecodeError:
+                yield self.body.decode(errors="replace")
+
 
 _NOT_ACTED = {Sense.LATER}
 
@@ -100,6 +116,7 @@ class Asker:
         open_: Open,
         *,
         sealed: bool,
+        secrets: Collection[str],
         slots: asyncio.Semaphore,
         patience: Patience,
         clock: Callable[[], float],
@@ -109,6 +126,7 @@ class Asker:
         self._send = send
         self._open = open_
         self.sealed = sealed
+        self._secrets = secrets
         self._slots = slots
         self._patience = patience
         self._clock = clock
@@ -169,14 +187,21 @@ class Asker:
             if not question.repeatable:
                 raise
             return Heard(Sense.LOST, last=error.result)
-        heard = await asyncio.to_thread(self._hear, reply, question.found)
+        heard = await asyncio.to_thread(self._hear, reply, question)
         question.unopened = question.unopened + 1 if heard.sense is Sense.UNOPENED else 0
         return heard
 
-    def _hear(self, reply: Reply, found: str) -> Heard:
+    def _hear(self, reply: Reply, question: _Question) -> Heard:
         text, opened = self._open(reply)
-        retry_after = reply.headers.get("Retry-After")
-        return hear(reply.status, text, opened=opened, retry_after=retry_after, found=found)
+        return hear(
+            reply.status,
+            text,
+            opened=opened,
+            retry_after=reply.headers.get("Retry-After"),
+            found=question.found,
+            asked=question.asked_for(),
+            secrets=self._secrets,
+        )
 
     def _again(self, question: _Question, heard: Heard) -> bool:
         if heard.sense is Sense.UNOPENED:

@@ -137,6 +137,7 @@ class Client:
             self._send,
             self._open,
             sealed=keys is not None,
+            secrets=(account.passcode.reveal(),),
             slots=asyncio.Semaphore(MAX_CONCURRENT_READS),
             patience=patience or Patience(),
             clock=clock,

@@ -19,16 +19,16 @@ from clients that have logged them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
-from ctbatch.api.records import Number, read_object
+from ctbatch.api.records import read_object
 from ctbatch.api.wire import Meaning, judge
-from ctbatch.api.words import clean_words
+from ctbatch.api.words import Json, clean_words
 from ctbatch.errors import SettingsError
 
 __all__ = [
@@ -205,18 +205,28 @@ class Heard:
 
 
 def hear(
-    status: int, text: bytes, *, opened: bool, retry_after: str | None = None, found: str = "status"
+    status: int,
+    text: bytes,
+    *,
+    opened: bool,
+    retry_after: str | None = None,
+    found: str = "status",
+    asked: Iterable[Json] = (),
+    secrets: Collection[str] = (),
 ) -> Heard:
     """Say what an answer means.
 
     ``text`` is the body as it can be read, ``opened`` that it came in the form that was asked for.
     An answer has to say ``success``, or, with ``found`` empty (an endpoint that is not known here),
-    just not to fail.
+    just not to fail. What was ``asked`` for, which names people, and ``secrets`` are cut out of its
+    words.
     """
     members = read_object(text)
     said = _failure_of(members)
-    verdict = judge(status, opened=opened, body=said, records=-1, retry_after=retry_after)
-    code, words = verdict.code, clean_words(verdict.words)
+    verdict = judge(
+        status, opened=opened, body=said, records=-1, retry_after=retry_after, secrets=secrets
+    )
+    code, words = verdict.code, clean_words(verdict.words, *asked) if verdict.words else ""
     sense = _SENSES[verdict.meaning]
     good = 200 <= status < 300
     failed = said is not None and said.get("status") == "fail"
@@ -272,8 +282,8 @@ def _failure_of(members: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     said = {name: members[name] for name in ("status", "error") if name in members}
     code = members.get("code")
-    if isinstance(code, Number) and code.lstrip("-").isdecimal() and len(code) < 10:
-        said["code"] = int(code)
+    if isinstance(code, str):  # numbers are scanned as their text
+        said["code"] = str(code)
     return said
 
 

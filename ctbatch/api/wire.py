@@ -63,6 +63,7 @@ IDENTITY_KINDS = ("identity", "FBID", "GPID", "objectId")
 """The four ways to name a user, in the order in which one is chosen ("Upload User Profiles")."""
 
 _NUMBER = re.compile(r"Skipped record number\s*:\s*([0-9]{1,7})(?![0-9])", re.IGNORECASE)
+_CODE = re.compile(r"-?[0-9]{1,9}")
 _ECHO_KEYS = {**{kind: kind for kind in IDENTITY_KINDS}, "fbId": "FBID", "gpId": "GPID"}
 """Under which keys an echo names a user: the vendor's pages spell two of them in two ways."""
 
@@ -199,6 +200,8 @@ def _code_and_words(body: Json, secrets: Collection[str]) -> tuple[int | None, s
         return None, ""
     code, words = body.get("code"), body.get("error")
     words = without_secrets(words, secrets) if isinstance(words, str) else ""
+    if isinstance(code, str) and _CODE.fullmatch(code):
+        code = int(code)
     return (code if type(code) is int else None), words
 
 

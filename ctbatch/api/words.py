@@ -30,7 +30,9 @@ _MAX_READ = 4000
 _NUMBER_WORDS = re.compile(r"Skipped record number\s*:?\s*[0-9]*", re.IGNORECASE)
 _LONG_NUMBER = re.compile(r"\+?\d(?:[\s().-]{0,2}\d){5,}")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_WORD = re.compile(r"[^\W_]{4,}")
+_WORD = re.compile(r"[^\W_]{4,}|[^\W_]*[^\W_\x00-\x7f][^\W_]*")
+"""A word that may be a part of a name: other alphabets' are short."""
+_PAIR = re.compile(r"(?<![^\W_])[^\W_]{2}(?![^\W_])")
 _API_WORDS = frozenset(("profile", "event", "token"))
 _USUAL = _API_WORDS | frozenset(
     """
@@ -57,15 +59,20 @@ _SECRET_PART = 5
 def clean_words(words: str, *records: Json) -> str:
     """Cut what could be personal out of the service's words.
 
-    Cut are the record number, every string and number of more than two characters in the given
-    records, words of four letters and more of these, anything like an address or a long number,
+    Cut are the record number, every string in the given records (a single letter or digit of ASCII
+    tells nothing and stays) and every number of more than two digits, words of four letters and
+    more of these (in other alphabets of any length), anything like an address or a long number,
     control characters, and all beyond 200 bytes.
     """
+    if not words:
+        return ""
     cut = len(words) > _MAX_READ
     words = _flat(_plain(_NUMBER_WORDS.sub("", words[:_MAX_READ])))
-    values = {flat for text in _forms(records) if len(flat := _flat(text)) > 2}
-    longest_first = sorted(values - _API_WORDS, key=lambda value: (-len(value), value))
+    values = {flat for text in _forms(records) if (flat := _flat(text)) and not _is_letter(flat)}
+    pairs = {value for value in values if len(value) == 2 and value.isascii() and value.isalnum()}
+    longest_first = sorted(values - pairs - _API_WORDS, key=lambda value: (-len(value), value))
     words = _without_words(_without(words, longest_first), longest_first)
+    words = _without_pairs(words, pairs)
     if cut and longest_first:  # the end may be half a value, or half an address
         words = words[: -len(longest_first[0])]
     kept = words.split()[: -1 if cut else None]
@@ -111,6 +118,18 @@ def _without_words(text: str, values: Iterable[str]) -> str:
     return _WORD.sub(lambda found: "…" if _lower(found[0]) in held else found[0], text)
 
 
+def _is_letter(value: str) -> bool:
+    return len(value) == 1 and value.isascii()
+
+
+def _without_pairs(text: str, pairs: Iterable[str]) -> str:
+    """The text without the values of two characters where they stand alone: many a word holds
+    them.
+    """
+    found = {_lower(value) for value in pairs}
+    return _PAIR.sub(lambda pair: "…" if _lower(pair[0]) in found else pair[0], text)
+
+
 def _lower(text: str) -> str:
     """In lower case, letter by letter, so that every place stays what it was."""
     low = text.lower()
@@ -153,5 +172,5 @@ def _strings(value: Json) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _strings(inner)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and len(str(value)) > 2:
         yield str(value)

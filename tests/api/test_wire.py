@@ -120,6 +120,9 @@ def test_a_reply_that_does_not_open_is_not_believed() -> None:
         (4002, Meaning.REFUSED),
         (None, Meaning.REFUSED),
         ("400", Meaning.REFUSED),
+        ("429", Meaning.THROTTLED),
+        ("429th", Meaning.REFUSED),
+        (429.0, Meaning.REFUSED),
     ],
 )
 def test_a_failure_with_200_is_judged_by_its_code(code: object, meaning: Meaning) -> None:

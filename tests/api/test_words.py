@@ -43,6 +43,22 @@ def test_nothing_of_a_record_is_left(quoted: str) -> None:
     assert words.endswith("Email is not valid")
 
 
+@pytest.mark.parametrize(
+    ("said", "value", "left"),
+    [
+        ("Profile data of 李明 is incorrect", "李明", "Profile data of … is incorrect"),
+        ("Profile data of 李明的资料 is incorrect", "李明", "Profile data of …的资料 is incorrect"),
+        ("Name 锋 is bad", "欧阳 锋", "Name … is bad"),
+        ("Bo is not Bob, BO is", "Bo", "… is not Bob, … is"),
+        ("Gender M is bad", "M", "Gender M is bad"),
+        ("at most 12 items", 12, "at most 12 items"),
+    ],
+)
+def test_short_values_go_too(said: str, value: str | int, left: str) -> None:
+    """Names of two characters are usual in some alphabets; in ours they stand in other words."""
+    assert clean_words(said, {"profileData": {"Name": value}}) == left
+
+
 def test_the_words_of_the_vendor_stay() -> None:
     """That a value holds one of them too costs the message nothing."""
     record = {"profileData": {"Comment": "My email is not a valid number"}}
