@@ -56,7 +56,7 @@ class Controller:
     From ``start`` it doubles with each round of replies that holds: a full burst of 15 against a
     shared cap of 5 would be refused ten times, this way it is three, and the cap is reached four
     rounds later. The first 429 ends that. It goes down on 429s, then feels its way up: a step of 1
-    each time enough was believed, steps of 2, 4, … after two that held, back to the last limit that
+    each time enough was served, steps of 2, 4, … after two that held, back to the last limit that
     held when one fails.
     """
 
@@ -82,8 +82,8 @@ class Controller:
         self._reached = self._reached or in_flight >= self.limit
         return self._changes
 
-    def believed(self, now: float) -> None:
-        """A reply came that was not a 429."""
+    def served(self, now: float) -> None:
+        """A reply came that shows that the service had room for the request."""
         self._replies += 1
         if self._good == self.cap or not self._is_due(now):
             return
@@ -141,7 +141,9 @@ class Slot:
         self._ticket = -1
 
     def answered(self, *, throttled: bool) -> None:
-        """A reply came (``throttled``: a 429); not to be called where none came."""
+        """A reply came that tells whether the service had room (``throttled``: a 429, it had none);
+        also after the slot was given back.
+        """
         self._slots._answered(self._ticket, throttled=throttled)
 
     async def __aenter__(self) -> Self:
@@ -246,7 +248,7 @@ class Slots:
         if throttled:
             self._controller.throttled(self._clock(), ticket)
         else:
-            self._controller.believed(self._clock())
+            self._controller.served(self._clock())
             self._wake()
 
     def _wake(self) -> None:

@@ -118,6 +118,11 @@ class Verdict:
     retry_after: str | None = None
     entries: tuple[Entry, ...] = ()
 
+    @property
+    def too_many(self) -> bool:
+        """Whether more requests were on the wire than the service takes."""
+        return self.result.rpartition("/")[2] == "429"
+
 
 _FATAL = {401, 403, 404, 405, 407, 415}
 _BY_STATUS = {

@@ -68,13 +68,20 @@ def clean_words(words: str, *records: Json) -> str:
         return ""
     cut = len(words) > _MAX_READ
     words = _flat(_plain(_NUMBER_WORDS.sub("", words[:_MAX_READ])))
-    values = {flat for text in _forms(records) if (flat := _flat(text)) and not _is_letter(flat)}
-    pairs = {value for value in values if len(value) == 2 and value.isascii() and value.isalnum()}
-    longest_first = sorted(values - pairs - _API_WORDS, key=lambda value: (-len(value), value))
-    words = _without_words(_without(words, longest_first), longest_first)
+    values = list(map(_flat, _forms(records)))
+    held = "\n".join(values).lower()  # a thousand records have ten thousand values
+    low = words.lower()
+    quoted = {
+        value
+        for value, lower in zip(values, held.split("\n"), strict=False)
+        if lower in low and not _is_letter(value)
+    }
+    pairs = {value for value in quoted if len(value) == 2 and value.isascii() and value.isalnum()}
+    longest_first = sorted(quoted - pairs - _API_WORDS, key=lambda value: (-len(value), value))
+    words = _without_words(_without(words, longest_first), values, held)
     words = _without_pairs(words, pairs)
-    if cut and longest_first:  # the end may be half a value, or half an address
-        words = words[: -len(longest_first[0])]
+    if cut and values:  # the end may be half a value, or half an address
+        words = words[: -max(map(len, values)) or None]
     kept = words.split()[: -1 if cut else None]
     words = " ".join("…" if "@" in word else word for word in kept)
     words = _LONG_NUMBER.sub("…", words)
@@ -109,17 +116,20 @@ def _without(text: str, values: Iterable[str]) -> str:
     return text
 
 
-def _without_words(text: str, values: Iterable[str]) -> str:
-    """The text with each word cut out that stands in one of the values."""
-    words = {_lower(word) for word in _WORD.findall(text)} - _USUAL
+def _without_words(text: str, values: Iterable[str], held: str) -> str:
+    """The text with each word cut out that stands in one of the values; ``held`` is all of them in
+    lower case.
+    """
+    words = {word for found in _WORD.findall(text) if (word := _lower(found)) in held} - _USUAL
     if not words:
         return text
-    held = words.intersection(_lower(w) for value in values for w in _WORD.findall(value))
-    return _WORD.sub(lambda found: "…" if _lower(found[0]) in held else found[0], text)
+    standing = words.intersection(_lower(w) for value in values for w in _WORD.findall(value))
+    return _WORD.sub(lambda found: "…" if _lower(found[0]) in standing else found[0], text)
 
 
 def _is_letter(value: str) -> bool:
-    return len(value) == 1 and value.isascii()
+    """Whether it is no more than a letter; no text at all is none either."""
+    return len(value) < 2 and value.isascii()
 
 
 def _without_pairs(text: str, pairs: Iterable[str]) -> str:
@@ -138,13 +148,10 @@ def _lower(text: str) -> str:
     return "".join(c if len(c.lower()) != 1 else c.lower() for c in text)
 
 
-def _forms(records: Iterable[Json]) -> Iterator[str]:
+def _forms(records: Iterable[Json]) -> set[str]:
     """Every value as it stands, and as it reads without escapes."""
-    for record in records:
-        for value in _strings(record):
-            yield value
-            if "\\u" in value or "%" in value:
-                yield _plain(value)
+    values = set(_strings(records))
+    return values | {_plain(value) for value in values if "\\u" in value or "%" in value}
 
 
 def _plain(text: str) -> str:
@@ -162,15 +169,16 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _strings(value: Json) -> Iterator[str]:
-    """Every string and number in a JSON value, as text; bounded by the parser's depth limit."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and len(str(value)) > 2:
-        yield str(value)
+def _strings(records: Iterable[Json]) -> Iterator[str]:
+    """Every string and number of more than two digits in JSON values, as text."""
+    left = list(records)
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, int | float) and not isinstance(value, bool) and len(str(value)) > 2:
+            yield str(value)

@@ -21,6 +21,7 @@ from dataclasses import replace
 import orjson
 
 from ctbatch.api.explain import explain_refusal, explain_status
+from ctbatch.api.limiter import Slot
 from ctbatch.api.transport import Reply
 from ctbatch.api.wire import Meaning, Verdict
 from ctbatch.api.words import clean_words
@@ -37,6 +38,9 @@ from ctbatch.pipeline.threads import see_through
 __all__ = ["Delivery"]
 
 _NOTHING: frozenset[int] = frozenset()
+
+_NO_SIGN = {Meaning.THROTTLED, Meaning.AMBIGUOUS}
+"""Replies that do not tell that the service had room for one more request."""
 
 CALM_TRIES = 3
 """Pauses grow further under throttling only: outages are spaced elsewhere, the rest is bad luck."""
@@ -66,6 +70,7 @@ class Delivery:
         self._key_id: int | None = None
         self._accepted = 0
         self._settlement: Settlement
+        self._slot: Slot
         self._watch = Stopwatch(stages.measured, stages.clock)
         self.on_wire = False
         """Whether a request is on the wire or its outcome is being recorded; a delivery of which
@@ -84,6 +89,8 @@ class Delivery:
                         await self._record()
                         self.on_wire = False
                         break
+                    if not self._maybe:  # in bad weather those who wait may be many
+                        await self._withdraw()
         except CtbatchError as error:
             self._s.stop.fail(error)
         finally:
@@ -195,7 +202,7 @@ class Delivery:
     ) -> Reply | TransportError | CtbatchError | None:
         """One attempt in a slot; ``None`` if the weather or a stop came between."""
         s, safe = self._s, self._settlement.is_safe
-        async with s.slots.take() as slot:
+        async with s.slots.take() as self._slot:
             self._watch.lap("waiting_for_slot")
             if admission is not None:
                 await admission
@@ -210,12 +217,9 @@ class Delivery:
             self._accepted = s.breaker.accepted
             self.on_wire = True
             try:
-                reply = await s.sender.post(sealed, fresh=not safe)
+                return await s.sender.post(sealed, fresh=not safe)
             except CtbatchError as error:
                 return error
-            else:
-                slot.answered(throttled=reply.status == 429)
-                return reply
             finally:
                 self._wire_s = self._watch.lap("on_the_wire")
 
@@ -228,7 +232,10 @@ class Delivery:
             self._s.breaker.reached()
             verdict = await self._s.opener.open(outcome, records)
             self._s.measured.attempt(verdict.result, self._wire_s)
-            problem = self._judged(verdict)
+            if verdict.too_many or verdict.meaning not in _NO_SIGN:
+                self._slot.answered(throttled=verdict.too_many)
+            said = await self._clean(verdict)
+            problem = self._judged(verdict, said)
         elif isinstance(outcome, TransportError):
             self._s.measured.attempt(outcome.result, self._wire_s)
             problem = self._broken(outcome)
@@ -241,11 +248,10 @@ class Delivery:
             self._s.stop.fail(problem)
 
     def _judged(  # noqa: PLR0911  # the reply table: one return a row
-        self, verdict: Verdict
+        self, verdict: Verdict, said: str
     ) -> CtbatchError | None:
         """Act on a reply; returns the reason to end the run, if it is one."""
         s, settlement = self._s, self._settlement
-        said = self._clean(verdict.words)
         what = f"{verdict.result} {said}".strip()
         match verdict.meaning:
             case Meaning.BELIEVED:
@@ -266,7 +272,7 @@ class Delivery:
                 return s.breaker.waited(what)
             case Meaning.THROTTLED:
                 self._retry_after, self._throttled = verdict.retry_after, True
-                s.tally.live.throttled += verdict.result.startswith("429")
+                s.tally.live.throttled += verdict.too_many
                 settlement.again()
                 return s.breaker.waited(what)
             case Meaning.TOO_LARGE:
@@ -320,10 +326,17 @@ class Delivery:
         self._settlement.ambiguous(words, accepted=self._s.breaker.accepted)
         return problem
 
-    def _clean(self, words: str) -> str:
-        """The words of a reply that concerns the whole batch, without anything of its records."""
-        if not words:
+    async def _clean(self, verdict: Verdict) -> str:
+        """The words of a reply that concerns the whole batch, without anything of its records.
+
+        To look at all these takes as long as ten batches do, so it is done on a thread, and not for
+        each refusal of a request too many.
+        """
+        if not verdict.words or verdict.meaning is Meaning.THROTTLED:
             return ""
+        return await asyncio.to_thread(self._cleaned, verdict.words)
+
+    def _cleaned(self, words: str) -> str:
         lines, positions = self._batch.lines(), self._sealed.checked.positions
         return clean_words(words, *(orjson.loads(record_bytes(lines[p])) for p in positions))
 

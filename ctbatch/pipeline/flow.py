@@ -93,8 +93,6 @@ class Flow:
         await places.free()
         if stages.stop.draining:
             return None
-        if not places.held:
-            stages.breaker.idle()
         asked = stages.clock()
         batch = await self._reader.next()
         stages.measured.add_time("reading", stages.clock() - asked)
@@ -111,6 +109,8 @@ class Flow:
         """A delivery is over, also one that was cancelled before it began."""
         del self._deliveries[task]
         self._places.give_back(size)
+        if not self._places.held:
+            self._stages.breaker.idle()
         self._show()
 
     def _show(self) -> None:

@@ -106,7 +106,7 @@ class Simulation:
         self._in_flight -= 1
         self.replies.append((self.now, False))
         self._budget.succeeded()
-        self._controller.believed(self.now)
+        self._controller.served(self.now)
         self._ready.append(0)
 
     def _refused(self, tries: int, ticket: int) -> None:

@@ -82,7 +82,7 @@ def test_the_limit_doubles_with_each_round_that_holds() -> None:
             controller.sent(n + 1)
         for _ in range(controller.limit):
             assert controller.limit == seen[-1]
-            controller.believed(0.0)
+            controller.served(0.0)
         seen.append(controller.limit)
     assert seen == [1, 2, 4, 8, 15]
     assert repr(controller) == "<Controller: 15 of 15, 8 held>"
@@ -95,10 +95,10 @@ def test_the_first_refusal_ends_the_doubling() -> None:
         for n in range(limit):
             controller.sent(n + 1)
         for _ in range(limit):
-            controller.believed(0.0)
+            controller.served(0.0)
     tickets = [controller.sent(n + 1) for n in range(8)]
     for _ in tickets[:5]:
-        controller.believed(0.1)
+        controller.served(0.1)
     for ticket in tickets[5:]:
         controller.throttled(0.1, ticket)
     assert controller.limit == 4
@@ -111,7 +111,7 @@ def _believe(controller: Controller, seconds: float, start: float = 0.0) -> floa
     for _ in range(int(seconds * 20)):
         controller.sent(controller.limit)
         start += 0.05
-        controller.believed(start)
+        controller.served(start)
     return start
 
 
@@ -169,7 +169,7 @@ def test_a_limit_that_nobody_needed_is_not_raised() -> None:
     controller.throttled(0.0, controller.sent(15))
     for tick in range(1000):
         controller.sent(2)
-        controller.believed(tick / 10)
+        controller.served(tick / 10)
     assert controller.limit == 7
 
 
@@ -187,7 +187,7 @@ def test_the_limit_stays_between_one_and_the_cap(
             controller.throttled(now, tickets[-1 - min(age, len(tickets) - 1)])
         else:
             for _ in range(50):
-                controller.believed(now)
+                controller.served(now)
         assert 1 <= controller.limit <= cap
 
 

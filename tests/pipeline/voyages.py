@@ -25,7 +25,7 @@ from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, OnAmbiguous, Secret, Settings
 from tests.pipeline.scripted import ScriptedService
 
-__all__ = ["Death", "go_on", "mortal", "settings_for"]
+__all__ = ["Death", "at_once", "go_on", "mortal", "settings_for"]
 
 ACCOUNT = Account(id="TEST-1", passcode=Secret("invented"))
 ENDPOINT = Endpoint(base_url="http://localhost:9")  # nothing listens there
