@@ -330,13 +330,13 @@ class TooManyRefused(StoppedEarly):
     """More lines than ``--max-refused`` allows were refused or invalid."""
 
     refused: int
-    settled: int
+    lines: int
     limit_percent: float
 
     def __str__(self) -> str:
         return (
-            f"{self.refused:,} of the first {self.settled:,} settled lines were refused or "
-            f"invalid, more than --max-refused {self.limit_percent:g}% allows. "
+            f"{self.refused:,} of the first {self.lines:,} lines were refused or invalid, more "
+            f"than --max-refused {self.limit_percent:g}% allows. "
             "A wrong column mapping is the usual cause: see the reasons in the report."
         )
 

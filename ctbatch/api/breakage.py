@@ -24,7 +24,7 @@ Invariants:
 ``truncated``        the reply ended early
 ``oversized``        the reply was larger than an honest one can be
 ``malformed_http``   the reply was not HTTP
-``early_reply``      success was claimed before the whole request could have been there
+``early_reply``      success, or nothing certain, was said before the whole request could be there
 ``broken``           anything else; a test keeps this empty for what aiohttp can raise
 ==================== ===============================================================================
 """

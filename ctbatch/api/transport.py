@@ -252,10 +252,9 @@ class Transport:
         if (response.content_length or 0) > bound:
             raise _oversized(trip, bound)
         content = await _bounded(trip, response.content, bound)
-        if status < 300 and not trip.handed_over:
-            raise trip.broken(
-                "early_reply", f"{trip.host} claimed success before it had the whole request"
-            )
+        # Other refusals stand, whatever had arrived by then.
+        if not trip.handed_over and (status < 300 or _leaves_open(status)):
+            raise trip.broken("early_reply", f"{trip.host} answered before it had the request")
         return content
 
 
@@ -295,6 +294,11 @@ class _Body(Payload):
             raise aiohttp.ClientConnectionResetError("closing")
         self._trip.handed_over = True
         await writer.write(self._data[end:])
+
+
+def _leaves_open(status: int) -> bool:
+    """Whether an answer would leave open what became of a whole request."""
+    return status == 408 or (status >= 500 and status != 503)
 
 
 def _host_of(location: str | None) -> str | None:

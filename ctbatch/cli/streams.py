@@ -46,11 +46,21 @@ class PatientFile(io.FileIO):
 def prepare() -> None:
     """Make ``sys.stdout`` and ``sys.stderr`` patient, and able to write any text.
 
-    Streams that somebody else put in place (a test, a host program) are left alone.
+    Streams that somebody else put in place (a test, a host program) are left alone. Of the three
+    standard descriptors those that were closed (``<&-``) lead nowhere: a socket that got the number
+    of one would be taken for it, by our children and by libraries.
     """
     if os.name == "nt":
         # A broken pipe is another error there, and a console is not a plain file.
         return
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(opened, opened < 3)
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.BufferedWriter(PatientFile(1)))
+    sys.stderr = sys.stderr or io.TextIOWrapper(io.BufferedWriter(PatientFile(2)))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):

@@ -293,14 +293,19 @@ class Turnstile:
 
 
 class Tally:
-    """Counts settled lines for the watchers, and stops a run in which too many are refused."""
+    """Counts settled lines for the watchers, and stops a run in which too many are refused: of
+    those settled, or in a dry run, which settles none of the good ones, of those read.
+    """
 
     FIRST = 10_000
     """Lines after which a wrong column mapping has shown itself."""
 
-    def __init__(self, live: Live, max_refused_percent: float | None) -> None:
+    def __init__(
+        self, live: Live, max_refused_percent: float | None, *, dry_run: bool = False
+    ) -> None:
         self.live = live
         self._limit = max_refused_percent
+        self._dry_run = dry_run
 
     def add(self, before: Counts, after: Counts) -> CtbatchError | None:
         """Count what a batch has settled since ``before``; returns the reason to stop, if any."""
@@ -310,11 +315,14 @@ class Tally:
         live.invalid += after.invalid - before.invalid
         live.unknown += after.unknown - before.unknown
         live.blank += after.blank - before.blank
-        return self.judge(max(self.FIRST, live.settled))
+        return self.judge(at_least=self.FIRST)
 
-    def judge(self, lines: int) -> CtbatchError | None:
-        """Whether the refused lines are too many of ``lines``."""
-        refused = self.live.unprocessed + self.live.invalid
-        if self._limit is None or refused * 100 <= self._limit * max(lines, 1):
+    def judge(self, *, at_least: int = 1) -> CtbatchError | None:
+        """Whether too many are refused of the lines so far, or of ``at_least`` so many."""
+        live = self.live
+        refused, lines = live.unprocessed + live.invalid, live.settled
+        if self._dry_run:
+            lines = live.lines_read
+        if self._limit is None or refused * 100 <= self._limit * max(lines, at_least):
             return None
-        return TooManyRefused(refused, self.live.settled, self._limit)
+        return TooManyRefused(refused, lines, self._limit)

@@ -104,9 +104,9 @@ def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
             accounts = Accounts.open(run_dir)
         except RunDirectoryError:  # a broken one must not hide the others
             continue
-        state = accounts.get("state")
+        state, begun = accounts.get("state"), accounts.get("settings") is not None
         accounts.close()
-        if state != "complete" and not rundir.is_locked(run_dir):
+        if begun and state != "complete" and not rundir.is_locked(run_dir):
             return run_dir
     raise ResumeRefused(str(base), "holds no unfinished run", "name a run directory")
 

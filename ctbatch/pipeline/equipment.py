@@ -110,7 +110,7 @@ class Equipment:
             keys=self._watch,
             ledger=ledger,
             measured=self._measured,
-            tally=Tally(self._live, delivery.max_refused_percent),
+            tally=Tally(self._live, delivery.max_refused_percent, dry_run=self._settings.dry_run),
             watcher=self._watcher,
             stop=self._stop,
             backoff=self._backoff or self._budgeted,

@@ -77,7 +77,10 @@ class Flow:
         try:
             seq = 0
             while (batch := await self._next()) is not None:
-                delivery = self._make(self._stages, seq, batch, self._recorded.get(batch.span))
+                recorded = self._recorded.get(batch.span)
+                if recorded is not None:  # the tally began with what was settled of it
+                    self._stages.tally.live.lines_read -= recorded.counts.accounted
+                delivery = self._make(self._stages, seq, batch, recorded)
                 task = group.create_task(delivery.run())
                 self._deliveries[task] = delivery
                 task.add_done_callback(partial(self._delivered, size=len(batch.data)))

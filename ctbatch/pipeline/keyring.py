@@ -34,12 +34,13 @@ __all__ = ["KeyWatch", "Keyring", "load_keys"]
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """What changes when a file is replaced or written to."""
+    """What changes when a file is replaced, written to, or given other permissions."""
 
     device: int
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, path: Path) -> Self | None:
@@ -50,7 +51,7 @@ class _Stamp:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)

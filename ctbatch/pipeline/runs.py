@@ -348,9 +348,8 @@ class _Execution:
 
     def _too_many_refused(self) -> CtbatchError | None:
         """What ``--max-refused`` says of the run as a whole."""
-        return Tally(self._live, self._settings.delivery.max_refused_percent).judge(
-            self._live.settled
-        )
+        percent = self._settings.delivery.max_refused_percent
+        return Tally(self._live, percent, dry_run=self._settings.dry_run).judge()
 
     def _original(self, source: int, first_line: int, index: int) -> bytes | None:
         """Read a line from the input again, for a reject file that somebody edited."""

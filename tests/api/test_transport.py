@@ -349,6 +349,21 @@ async def test_an_early_success_is_not_believed() -> None:
     assert caught.value.result == "early_reply"
 
 
+@pytest.mark.parametrize("status", [408, 500, 502, 504])
+async def test_an_early_failure_that_leaves_things_open_does_not(status: int) -> None:
+    """What had not arrived cannot have been opened, whatever a gateway makes of it."""
+
+    async def script(talk: Talk) -> None:
+        await talk.reader.readuntil(b"\r\n\r\n")
+        await talk.send(b"HTTP/1.1 %d Oh\r\nContent-Length: 0\r\n\r\n" % status)
+        await asyncio.Event().wait()
+
+    async with RawServer(script) as server, to(server) as transport:
+        with pytest.raises(NotSent) as caught:
+            await upload(transport, bytes(20_000_000))
+    assert caught.value.result == "early_reply"
+
+
 async def test_a_transport_that_is_not_open_says_so() -> None:
     """Using it outside ``async with`` is a bug, and named."""
     transport = Transport(Endpoint(base_url="http://localhost:1"), timeout_s=1)

@@ -154,6 +154,27 @@ def test_a_closed_standard_output_is_no_traceback(desk: Desk) -> None:
         assert code in {"3", "141"}, err
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_descriptor_is_no_trap(desk: Desk, closed: str) -> None:
+    """No socket gets the number of a standard stream, here or in a child: the run ends as ever, and
+    what could not be said elsewhere is not said on standard output.
+    """
+    users = desk.write("users.ndjson", *mixture(30))
+    command = [*CTBATCH, "run", str(users), "--emulator", "--workers", "1", "--run-dir", "run"]
+    told = subprocess.run(
+        ["bash", "-c", f'"$@" {closed}', "bash", *command],
+        check=False,
+        cwd=desk.cwd,
+        env=desk.env(),
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 3
+    assert desk.run.report["state"] == "complete"
+    assert told.stdout[:4] == ("" if ">&-" in closed.replace("2>&-", "") else "Run ")
+    assert ("EMULATOR" in told.stderr) == ("2>&-" not in closed)
+
+
 def test_a_full_disk_under_standard_output_is_told(desk: Desk) -> None:
     """The run is recorded all the same; a short result is noticed as well as a long one."""
     users = desk.write("users.ndjson", *mixture(300))

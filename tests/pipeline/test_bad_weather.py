@@ -19,7 +19,7 @@ from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings
 from tests.pipeline.lines import event, profile
 from tests.pipeline.scripted import ScriptedService
-from tests.pipeline.voyages import at_once, mortal, settings_for
+from tests.pipeline.voyages import at_once, go_on, mortal, settings_for
 
 
 def _taken(records: int) -> Reply:
@@ -162,3 +162,38 @@ def test_a_pipe_that_is_quiet_after_a_lost_answer_does_not_tax_patience(tmp_path
     writer.join()
     assert (report.state, report.lines.processed) == (RunState.COMPLETE, 2)
     assert report.lines.unknown == 2
+
+
+class Fickle(ScriptedService):
+    """It refuses the first record of its first request for now, and the run is stopped."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__()
+        self._stop = stop
+
+    async def request(self, *_: object, body: bytes, **__: object) -> Reply:
+        """Take all the others, and later all."""
+        self.requests += 1
+        records = json.loads(body)["d"]
+        if self.requests > 1:
+            return _taken(len(records))
+        self._stop.request(2)
+        words = "Miscellaneous error. Skipped record number : 1"
+        entry = {"status": "fail", "code": 555, "error": words, "record": records[0]}
+        told = {"status": "partial", "processed": len(records) - 1, "unprocessed": [entry]}
+        return Reply(200, {}, json.dumps(told).encode(), 0.0, "application/json")
+
+
+def test_lines_of_a_batch_that_is_gone_on_with_are_counted_once(tmp_path: Path) -> None:
+    """The progress of a resumed run begins with what was settled of it."""
+    source = tmp_path / "users.ndjson"
+    source.write_bytes(b"".join(profile({"n": n}, identity=f"u{n}") + b"\n" for n in range(100)))
+    settings = settings_for([source], tmp_path / "run", batch_size=100, concurrency=1)
+    stop, watching = Stop(), Watching()
+    service = Fickle(stop)
+    with mortal(service):
+        first = asyncio.run(go_on(settings, stop))
+        assert (first.lines.processed, first.lines.unsent) == (99, 1)
+        last = asyncio.run(go_on(settings, watcher=watching))
+    assert last.lines.processed == 100
+    assert (watching.live.lines_read, watching.live.settled) == (100, 100)

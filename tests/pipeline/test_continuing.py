@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from ctbatch.errors import ResumeRefused
 from ctbatch.models import Mode
-from ctbatch.pipeline.continuing import Continuation, continue_from
+from ctbatch.pipeline.continuing import Continuation, continue_from, unfinished
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
 from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.source.reader import SourceSpec, expand
@@ -122,3 +122,16 @@ def test_other_inputs_are_refused(tmp_path: Path) -> None:
     for others in (specs[:1], specs[::-1], [*specs, specs[0]]):
         with pytest.raises(ResumeRefused, match="not those that the run began with"):
             _go_on(tmp_path, others)
+
+
+def test_a_run_that_never_began_hides_no_other(tmp_path: Path) -> None:
+    """It was killed between its ledger and its first words."""
+
+    async def begin(run_dir: Path, told: Mapping[str, object]) -> None:
+        async with await asyncio.to_thread(Ledger, run_dir, create=True) as ledger:
+            await ledger.put(told)
+
+    for name, told in (("1", {"settings": {}, "state": "stopped"}), ("2", {})):
+        (tmp_path / name).mkdir()
+        asyncio.run(begin(tmp_path / name, told))
+    assert unfinished(tmp_path) == tmp_path / "1"

@@ -161,6 +161,20 @@ async def test_what_cannot_be_used_leaves_the_keys_alone(
     assert watch.generation == 1
 
 
+async def test_a_file_that_was_open_to_others_is_taken_once_it_is_not(
+    files: KeyFiles, told: Told
+) -> None:
+    """To mend its permissions changes nothing else of it."""
+    watch = await _watch(files, told)
+    _write(files.server, generate().public())
+    files.server.chmod(0o666)
+    await watch.look()
+    assert watch.generation == 0
+    files.server.chmod(0o600)
+    await watch.look()
+    assert (watch.generation, told.events) == (1, ["keys.unusable", "keys.renewed"])
+
+
 async def test_a_pipe_is_read_once(files: KeyFiles, told: Told) -> None:
     """``<(vault read …)``: a second read would wait for ever; it is never tried."""
     reading, writing = os.pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pickle
 import select
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from ctbatch.models import Batch, Span
 from ctbatch.pipeline.checker.check import Rules, check
 from ctbatch.pipeline.sealer.lanes import Inline, Lane
 from ctbatch.pipeline.sealer.sealing import SealerSpec, frame
+from ctbatch.pipeline.sealer.serving import Arena
 from ctbatch.pipeline.sealer.worker import DEPTH, Worker
 from tests.pipeline.lines import NOT_RECORDS, event, profile
 
@@ -144,6 +147,41 @@ async def test_a_bug_in_a_worker_is_told_without_data_and_the_worker_lives() -> 
         with pytest.raises(RuntimeError, match=r"^TypeError in a sealing worker$"):
             await worker.seal(["secret"])  # type: ignore[list-item]  # what a bug would look like
         assert opened((await worker.seal(RECORDS)).body) == frame(RECORDS)
+
+
+async def test_a_result_that_cannot_be_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no memory for it here; who waits does not wait for ever."""
+
+    def take(_: Arena, told: object) -> bytes:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    async with made(Worker.start) as worker:
+        monkeypatch.setattr(Arena, "take", take)
+        with pytest.raises(OSError, match="allocate"):
+            await worker.prepare(batch_of(*RECORDS))
+        monkeypatch.undo()
+        assert opened((await worker.seal(RECORDS)).body) == frame(RECORDS)
+
+
+WITHOUT_MEMORY = """
+from ctbatch.pipeline.sealer import serving
+def prepare(*_): raise MemoryError
+serving.Sealing.prepare = prepare
+serving.serve()
+"""
+
+
+async def test_a_worker_without_memory_is_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a new one there may be room."""
+    popen = subprocess.Popen
+
+    def without(command: list[str], **kwargs: Any) -> subprocess.Popen[bytes]:
+        return popen([*command[:2], WITHOUT_MEMORY], **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", without)
+    async with made(Worker.start) as worker:
+        with pytest.raises(EOFError):
+            await worker.prepare(batch_of(*RECORDS))
 
 
 async def test_a_worker_that_cannot_begin_is_an_end_of_file() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -422,6 +423,17 @@ def test_a_run_that_ended_before_it_began_is_explained(tmp_path: Path) -> None:
     for open_ in (Ledger, recorded):
         with pytest.raises(RunDirectoryError, match=r"before it began.*begin a new run"):
             open_(tmp_path)
+
+
+async def test_a_ledger_whose_log_is_lost_is_not_called_one_that_never_began(
+    tmp_path: Path,
+) -> None:
+    """Its tables are in the file itself before anything is admitted."""
+    (tmp_path / "copy").mkdir()
+    async with opened(tmp_path, create=True) as ledger:
+        await admit(ledger, span())
+        await asyncio.to_thread(shutil.copy, tmp_path / "ledger.sqlite", tmp_path / "copy")
+    read(tmp_path / "copy", lambda accounts: accounts.get("settings"))
 
 
 async def test_opening_cuts_what_was_never_committed(tmp_path: Path) -> None:

@@ -102,6 +102,17 @@ EDITS: dict[str, Callable[[Path], object]] = {
 }
 
 
+async def test_a_file_that_somebody_put_there_is_kept(tmp_path: Path) -> None:
+    """A run without refused lines has none of its own."""
+    async with opened(tmp_path, create=True) as ledger:
+        await settle(ledger, span())
+        await ledger.publish_files(nothing)
+    (tmp_path / "rejected.ndjson").write_bytes(b"mended")
+    assert await publish(tmp_path) == ["rejected.ndjson.edited-1"]
+    assert (tmp_path / "rejected.ndjson.edited-1").read_bytes() == b"mended"
+    assert not (tmp_path / "rejected.ndjson").exists()
+
+
 @pytest.mark.parametrize("how", EDITS)
 async def test_an_edited_file_is_moved_aside_and_made_anew(tmp_path: Path, how: str) -> None:
     """What somebody made of a published file is kept; the rows are read from the input again."""

@@ -274,6 +274,21 @@ async def test_a_worker_that_cannot_begin_is_done_without() -> None:
     assert Here.made[0].jobs == 5
 
 
+async def test_a_bug_in_a_worker_to_be_is_told_after_all_lanes_ended() -> None:
+    """It is kept until the pool ends, and no process is left behind for it."""
+
+    async def broken(_: SealerSpec) -> Worker:
+        raise NotImplementedError
+
+    sealer = Sealer(SPEC, Workers(0, 1), inline=Here.start, worker=broken, pressure=Counted(1))
+    for _ in range(3):
+        await sealer.seal([LINE])
+        await asyncio.sleep(0)
+    with pytest.raises(NotImplementedError):
+        await sealer.__aexit__()
+    assert Here.made[0].closed
+
+
 def pressed(*shares: tuple[float, float], workers: int, queue: float = 2.0) -> bool:
     """What is said after windows in which this process and the lanes were busy for such shares, and
     so many batches waited for one.

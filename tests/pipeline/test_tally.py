@@ -26,14 +26,28 @@ def test_too_many_refused_of_the_first_lines_stop_the_run() -> None:
     assert tally.add(Counts(), Counts(unprocessed=60, invalid=40, unknown=5000)) is None
     error = tally.add(Counts(), Counts(invalid=1))
     assert isinstance(error, TooManyRefused)
-    assert (error.refused, error.settled) == (101, 5101)
+    assert (error.refused, error.lines) == (101, 5101)
 
 
 def test_too_many_refused_are_judged_by_the_whole_run_later() -> None:
     """Beyond 10,000 lines the share is of those settled; at the end, of those there were."""
     tally = Tally(Live(), 1.0)
     assert tally.add(Counts(), Counts(processed=100_000, unprocessed=900)) is None
-    assert tally.judge(80_000) is not None
+    assert tally.judge() is None
+    tally = Tally(Live(), 1.0)
+    assert tally.add(Counts(), Counts(processed=5_000, unprocessed=90)) is None
+    assert tally.judge() is not None
     assert Tally(Live(), 0.0).add(Counts(), Counts(processed=5)) is None
     assert Tally(Live(), 0.0).add(Counts(), Counts(invalid=1)) is not None
     assert Tally(Live(), None).add(Counts(), Counts(invalid=10**6)) is None
+
+
+def test_in_a_dry_run_the_share_is_of_the_lines_read() -> None:
+    """What is found good stays unsent, and is not settled."""
+    live = Live(lines_read=20_000)
+    tally = Tally(live, 1.0, dry_run=True)
+    assert tally.add(Counts(), Counts(invalid=200)) is None
+    assert tally.judge() is None
+    error = tally.add(Counts(), Counts(invalid=1))
+    assert isinstance(error, TooManyRefused)
+    assert (error.refused, error.lines) == (201, 20_000)

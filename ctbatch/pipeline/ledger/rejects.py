@@ -181,10 +181,12 @@ class RejectFiles:
         with ExitStack() as stack:
             new: dict[str, Rewrite] = {}
             for kind, final in FILES.items():
-                if self.state[final]["length"]:
-                    for name in (final, REASONS[kind]):
+                for name in (final, REASONS[kind]):
+                    if self.state[final]["length"]:
                         new[name] = self._files[name].rewrite()
                         stack.callback(new[name].abandon)
+                    else:  # what will stand there is somebody else's
+                        self.state[name]["published"] = True
             for group in copies:
                 for kind, final in FILES.items():
                     mine = tuple(part for part in group if part.file == kind)

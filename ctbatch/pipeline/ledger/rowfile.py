@@ -172,8 +172,10 @@ class RowFile:
             self._move_aside()
             content = hashlib.sha256()
             self.state["lost"], self.state["digest"] = self.state["length"], content.hexdigest()
-        elif not expected:
+        elif not expected and (cut or not size):
             self._path.unlink(missing_ok=True)
+        elif not expected:
+            self._move_aside()
         elif size > expected:
             if not cut:
                 self._copy_aside()

@@ -98,6 +98,8 @@ def connect(run_dir: Path, *, create: bool) -> sqlite3.Connection:
         db.execute("PRAGMA fullfsync = ON")  # macOS: past the drive's cache; no effect elsewhere
         if create:
             db.executescript(_TABLES)
+            # So a ledger without tables is one whose run never began, also if its -wal is lost.
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             sync_directory(run_dir)
         _check_version(db, run_dir)
     except (sqlite3.Error, OSError, RunDirectoryError) as error:

@@ -220,12 +220,15 @@ class Sealer:
         await see_through(self._close())
 
     async def _close(self) -> None:
-        if self._growing is not None:
-            self._growing.cancel()
+        growing = self._growing
+        if growing is not None:
+            growing.cancel()
             with suppress(asyncio.CancelledError):
-                await self._growing
+                await asyncio.wait([growing])
         for seat in self._seats:
             await seat.end()
+        if growing is not None and not growing.cancelled() and (bug := growing.exception()):
+            raise bug
 
     @property
     def workers(self) -> int:

@@ -110,6 +110,8 @@ def serve() -> None:
                 else:
                     sealed = sealing.seal(job)
                     result = replace(sealed, body=b""), arena.put(sealed.body)
+            except MemoryError:  # as if it had been killed: on a new worker there may be room
+                raise SystemExit(1) from None
             except Exception as error:  # told to the parent, which raises it
                 result = RuntimeError(f"{type(error).__name__} in a sealing worker")
 

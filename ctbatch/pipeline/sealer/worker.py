@@ -159,7 +159,10 @@ class Worker:
         """Take a result out of its arena, which is free from then on, and give it to who waits."""
         done, arena, unpack = self._asked.popleft()
         if not isinstance(result, BaseException):
-            result = unpack(result, arena)
+            try:
+                result = unpack(result, arena)
+            except Exception as error:  # without memory, say: who waits is told
+                result = error
         if arena is not None:
             self._free.give(arena)
         if not done.done():
