@@ -18,7 +18,6 @@ from ctbatch.api.client import Client
 from ctbatch.api.cursors import Download
 from ctbatch.api.queries import DEFAULT_PAGE, Page
 from ctbatch.cli import streams
-from ctbatch.cli.options import Connection
 from ctbatch.cli.outputs import Note, OutputFile, Sink, note_path, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader
@@ -87,7 +86,7 @@ class Task:
     begin: Callable[[Client, str | None], Download]
 
 
-def download(task: Task, reader: Reader, saving: Saving, connection: Connection) -> None:
+def download(task: Task, reader: Reader, saving: Saving) -> None:
     """See it through. Where it ends early and can go on, the command for it is said on standard
     error.
     """
@@ -101,7 +100,7 @@ def download(task: Task, reader: Reader, saving: Saving, connection: Connection)
         reader.run(_Transfer(task, sink, note if goes_on else None).run)
     except CtbatchError as error:
         if isinstance(sink, OutputFile) and not isinstance(error, CursorExpired):
-            _say_how_to_go_on(task, sink, connection)
+            _say_how_to_go_on(task, sink, reader)
         raise
     finally:
         sink.close()
@@ -173,8 +172,8 @@ def _going_on(found: Note, now: Note, *, asked: bool) -> Note:
     return found
 
 
-def _say_how_to_go_on(task: Task, sink: OutputFile, connection: Connection) -> None:
+def _say_how_to_go_on(task: Task, sink: OutputFile, reader: Reader) -> None:
     if sink.note is None or not sink.note.cursor:
         return
-    words = ["ctbatch", task.command, "--continue", str(sink.path), *connection.as_flags()]
+    words = ["ctbatch", task.command, "--continue", str(sink.path), *reader.flags]
     streams.err(f"ctbatch: go on with\n{shlex.join(words)}")

@@ -63,4 +63,4 @@ def events(
         return client.events(query=body, batch_size=saving.batch_size, cursor=cursor)
 
     reader = Reader(connection, reading, os.environ)
-    download(Task("events", EVENTS_PATH, body, begin), reader, saving, connection)
+    download(Task("events", EVENTS_PATH, body, begin), reader, saving)

@@ -24,7 +24,7 @@ from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
 from ctbatch.settings import Account, Endpoint, KeyFiles, OnAmbiguous, Secret
 
-__all__ = ["Connection", "Environment", "Kind", "Output", "Tuning"]
+__all__ = ["Connection", "Environment", "Kind", "Output", "Tuning", "as_flags"]
 
 Environment = Mapping[str, str]
 
@@ -156,30 +156,12 @@ class Connection:
             info=self.hpke_info,
         )
 
-    def as_flags(self) -> tuple[str, ...]:
-        """The flags that were given, to be repeated in the command that resumes."""
-        flags: list[str] = []
-        for name, value in self._given():
-            if value is True:
-                flags.append(name)
-            elif str(value).startswith("-"):
-                flags.append(f"{name}={value}")
-            else:
-                flags += [name, str(value)]
-        return tuple(flags)
-
     def refuse_all(self, why: str) -> None:
         """Raise :class:`SettingsError` if any flag of this group is given: with ``why`` none has
         a meaning.
         """
-        for name, _ in self._given():
+        for name, _ in _given(self):
             raise SettingsError(name, why, "leave it out")
-
-    def _given(self) -> Iterator[tuple[str, object]]:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if value != item.default:
-                yield f"--{item.name.replace('_', '-')}", value
 
     def _secret(self, option: str, path: Path) -> Secret:
         return read_secret(option, path, insecure=self.insecure_key_permissions)
@@ -321,6 +303,27 @@ class Output:
             why = f"must be debug, info, warning or error, not {name.lower()!r}"
             raise SettingsError("--log-level (CTBATCH_LOG_LEVEL)", why)
         return logging.getLevelNamesMapping()[name]
+
+
+def as_flags(*groups: Any) -> tuple[str, ...]:
+    """The flags that were given in these groups, to be repeated in the command that goes on."""
+    flags: list[str] = []
+    for group in groups:
+        for name, value in _given(group):
+            if value is True:
+                flags.append(name)
+            elif str(value).startswith("-"):
+                flags.append(f"{name}={value}")
+            else:
+                flags += [name, str(value)]
+    return tuple(flags)
+
+
+def _given(group: Any) -> Iterator[tuple[str, object]]:
+    for item in fields(group):
+        value = getattr(group, item.name)
+        if value != item.default:
+            yield f"--{item.name.replace('_', '-')}", value
 
 
 def _asked_for(client: Path) -> Secret | None:

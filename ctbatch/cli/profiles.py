@@ -48,4 +48,4 @@ def profiles(
         return client.profiles(body, batch_size=saving.batch_size, cursor=cursor)
 
     reader = Reader(connection, reading, os.environ)
-    download(Task("profiles", PROFILES_PATH, body, begin), reader, saving, connection)
+    download(Task("profiles", PROFILES_PATH, body, begin), reader, saving)

@@ -16,7 +16,7 @@ from ctbatch.api.client import Client
 from ctbatch.cli import loop
 from ctbatch.cli.execution import header
 from ctbatch.cli.logs import logging_to
-from ctbatch.cli.options import Connection, Environment, Output
+from ctbatch.cli.options import Connection, Environment, Output, as_flags
 from ctbatch.cli.progress import Display, choose_face
 from ctbatch.cli.targets import Target, connect
 from ctbatch.errors import InputError, Interrupted, SettingsError
@@ -70,6 +70,8 @@ class Reader:
         self._reading = reading
         self._env = env
         self._level = Output(quiet=reading.quiet, log_level=reading.log_level).level(env)
+        self.flags = as_flags(connection, reading)
+        """What was given, to be repeated in a command that goes on."""
         self._patience = Patience(give_up_after_s=reading.give_up_after, in_progress_s=reading.wait)
         if not 0.1 <= reading.timeout <= 3600:
             raise SettingsError("--timeout", f"must be from 0.1 to 3600, not {reading.timeout:g}")

@@ -11,7 +11,7 @@ import typer
 
 from ctbatch.cli.execution import execute
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, Output, Tuning
+from ctbatch.cli.options import Connection, Output, Tuning, as_flags
 from ctbatch.cli.targets import Target, connect
 from ctbatch.models import Mode
 from ctbatch.notices import Watcher
@@ -53,7 +53,7 @@ def resume(
             endpoint=target.endpoint,
             keys=target.keys,
             tuning=given,
-            resume_flags=connection.as_flags(),
+            resume_flags=as_flags(connection),
             watcher=watcher,
             stop=stop,
         )

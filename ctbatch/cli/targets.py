@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ctbatch.cli.options import Connection, Environment, Kind, Tuning
+from ctbatch.cli.options import Connection, Environment, Kind, Tuning, as_flags
 from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
 from ctbatch.settings import Account, Batching, Delivery, Endpoint, KeyFiles, Settings
@@ -51,7 +51,7 @@ def run_settings(
         strict=kind.strict,
         limit=kind.limit,
         run_dir=kind.run_dir,
-        resume_flags=connection.as_flags(),
+        resume_flags=as_flags(connection),
     )
 
 

@@ -121,6 +121,25 @@ def test_an_interrupted_download_goes_on(
     assert "nothing to go on with" in capsys.readouterr().err
 
 
+def test_the_command_to_go_on_talks_as_before(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In plaintext, say: where an account has no keys, it would find none."""
+    path = tmp_path / "e"
+    args = ["--plaintext", "--timeout", "5", "--wait", "7", "--log-level", "error"]
+    service.configure(faults=("401=after-3",))
+    assert main([*EVENTS, "-o", str(path), *args]) == 5
+    found = re.search(r"go on with\n(ctbatch .*)\n", capsys.readouterr().err)
+    assert found is not None
+    command = shlex.split(found[1])
+    assert command[4:] == [
+        "--plaintext", "--timeout", "5.0", "--wait", "7.0", "--log-level", "error",
+    ]  # fmt: skip
+    service.configure(faults=())
+    assert main(command[1:]) == 0
+    assert numbers(path.read_bytes()) == list(range(10))
+
+
 def test_going_on_refuses_what_is_not_the_same(
     service: Service,
     tmp_path: Path,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ctbatch.cli.options import Connection, Environment, Kind, Output, Tuning
+from ctbatch.cli.options import Connection, Environment, Kind, Output, Tuning, as_flags
 from ctbatch.cli.targets import connect, run_settings
 from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
@@ -222,12 +222,13 @@ def test_what_is_out_of_range_names_its_option(tuning: Tuning, option: str) -> N
 
 def test_flags_to_repeat_are_those_that_were_given() -> None:
     """The command that resumes names endpoint, account and key files again."""
-    flags = Connection(
+    connection = Connection(
         account_id="A", server_key=Path("my key"), hpke_info="-x", insecure_key_permissions=True
-    ).as_flags()
+    )
+    flags = as_flags(connection, Tuning(timeout=5))
     assert flags == (
         "--account-id", "A", "--server-key", "my key", "--hpke-info=-x",
-        "--insecure-key-permissions",
+        "--insecure-key-permissions", "--timeout", "5",
     )  # fmt: skip
 
 
