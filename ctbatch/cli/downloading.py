@@ -18,7 +18,7 @@ from ctbatch.api.client import Client
 from ctbatch.api.cursors import Download
 from ctbatch.api.queries import DEFAULT_PAGE, Page
 from ctbatch.cli import streams
-from ctbatch.cli.outputs import Note, OutputFile, Sink, note_path, open_sink
+from ctbatch.cli.outputs import Note, OutputFile, Sink, note_of, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader
 from ctbatch.cli.wording import count
@@ -94,7 +94,7 @@ def download(task: Task, reader: Reader, saving: Saving) -> None:
     goes_on = saving.continue_file is not None
     if goes_on:
         assert place is not None
-        note = _going_on(Note.load(note_path(place)), note, asked=task.body is not None)
+        note = _going_on(note_of(place), note, asked=task.body is not None)
     sink = open_sink(place, note, goes_on=goes_on)
     try:
         reader.run(_Transfer(task, sink, note if goes_on else None).run)

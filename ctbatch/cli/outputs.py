@@ -2,11 +2,13 @@
 
 Invariants:
 
-1. A file is made for its owner only (0600) and never written over.
+1. A file is made for its owner only (0600) and never written over. One that is empty, such as a
+   download leaves that was killed before its query was answered, is taken over: nothing is in it.
 2. The note (``FILE.cursor``) is replaced, by write, sync and rename, only after what it counts is
    on the disk. So at any instant the file's first ``bytes`` bytes are whole pages, and the note's
    cursor is that of the page that follows; what is beyond is cut off when a download goes on.
 3. The note goes when the download is complete.
+4. Whoever writes a file holds its lock, from its first moment on; it dies with the process.
 
 Compressed files are members (gzip) or frames (zstd), one a page: each ends where a note may point,
 and together they are an ordinary file of their kind.
@@ -16,8 +18,10 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -27,7 +31,7 @@ import orjson
 from ctbatch.cli import streams
 from ctbatch.errors import InputError, OutputBroke, SettingsError
 
-__all__ = ["Note", "OutputFile", "Sink", "Stdout", "note_path", "open_sink"]
+__all__ = ["Note", "OutputFile", "Sink", "Stdout", "note_of", "note_path", "open_sink"]
 
 _SCHEMA = 1
 _MODE = 0o600
@@ -90,6 +94,19 @@ _KINDS = (
 def note_path(output: Path) -> Path:
     """Where the note of an output is; a note's own name is taken for what it is."""
     return output if output.name.endswith(_SUFFIX) else output.with_name(output.name + _SUFFIX)
+
+
+def note_of(output: Path) -> Note:
+    """The note of how to go on with an output. May block; raises :class:`InputError`, also where
+    there is none yet because somebody has only just begun to write.
+    """
+    try:
+        return Note.load(note_path(output))
+    except InputError:
+        if output.is_file():
+            with suppress(OSError), output.open("rb") as file:
+                _lock(output, file)
+        raise
 
 
 class Sink(Protocol):
@@ -198,9 +215,14 @@ class OutputFile:
         """Close. A file that was made and of which nothing is noted goes: it would be in the way
         of another try.
         """
-        self._file.close()
-        if not self._marked and not self._size:
+        if self._marked or self._size:
+            self._file.close()
+        elif sys.platform == "win32":  # where what is open cannot be removed
+            self._file.close()
             self.path.unlink(missing_ok=True)
+        else:  # while it is locked: unlocked, it might be somebody else's already
+            self.path.unlink(missing_ok=True)
+            self._file.close()
 
     def _write(self, data: bytes) -> None:
         try:
@@ -227,12 +249,52 @@ def _create(path: Path) -> BinaryIO:
         # Made with its mode, so that there is no moment at which others can read it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
     except FileExistsError:
+        file = _take_over(path)
+        if file is not None:
+            return file
         if note_path(path).exists():
             remedy += f", or go on with it: --continue {path}"
         raise SettingsError("--output", f"{path} exists already", remedy) from None
     except OSError as error:
         raise SettingsError("--output", f"{path} cannot be made ({error.strerror})") from None
-    return os.fdopen(descriptor, "wb")
+    file = os.fdopen(descriptor, "wb")
+    _lock(path, file)
+    return file
+
+
+def _take_over(path: Path) -> BinaryIO | None:
+    """A file that is there, if there is nothing in it: empty, as we make them, and without a note.
+
+    Raises :class:`InputError` if another process has only just made it.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        if not _is_untouched(path.lstat()):
+            return None
+        # Neither through a link nor waiting for a pipe, whatever has taken its place meanwhile.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    file = os.fdopen(descriptor, "wb")
+    # Looked at again under the lock: who held it before may have written, or removed it.
+    if (
+        _lock(path, file)
+        and _is_untouched(os.fstat(file.fileno()))
+        and not note_path(path).exists()
+    ):
+        return file
+    file.close()
+    return None
+
+
+def _is_untouched(found: os.stat_result) -> bool:
+    """Whether it is an empty file of this user and mode, of one name."""
+    return (
+        stat.S_ISREG(found.st_mode)
+        and (stat.S_IMODE(found.st_mode), found.st_size, found.st_nlink) == (_MODE, 0, 1)
+        and found.st_uid == os.geteuid()
+    )
 
 
 def _reopen(path: Path, note: Note) -> BinaryIO:
@@ -240,8 +302,8 @@ def _reopen(path: Path, note: Note) -> BinaryIO:
         file = path.open("r+b")
     except OSError as error:
         raise InputError(str(path), f"cannot be gone on with ({error.strerror})") from None
+    _lock(path, file)
     try:
-        _lock(path, file)
         if file.seek(0, os.SEEK_END) < note.bytes:
             why = f"is shorter than the {note.bytes:,} bytes that were written to it"
             raise InputError(str(path), why, "somebody changed it: start again, into another file")
@@ -253,18 +315,22 @@ def _reopen(path: Path, note: Note) -> BinaryIO:
     return file
 
 
-def _lock(path: Path, file: BinaryIO) -> None:
-    """Two processes going on with one file would mix their pages."""
+def _lock(path: Path, file: BinaryIO) -> bool:
+    """Lock it: two processes writing one file would mix their pages. Where another has it, it is
+    closed and :class:`InputError` raised; ``False`` where there are no locks.
+    """
     if sys.platform == "win32":
-        return
+        return False
     import fcntl  # noqa: PLC0415  # not on Windows
 
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
         raise InputError(str(path), "is being written by another process") from None
     except OSError:
-        return  # a file system without locks
+        return False  # a file system without locks
+    return True
 
 
 def _sync(file: BinaryIO) -> None:

@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 from ctbatch.cli.main import main
-from ctbatch.cli.outputs import Note, OutputFile, Stdout, note_path
+from ctbatch.cli.outputs import Note, OutputFile, Stdout, note_of, note_path
 from ctbatch.cli.streams import PatientFile
 from ctbatch.errors import InputError, OutputBroke, SettingsError
 from tests.cli.service import Service, served
@@ -176,6 +176,50 @@ def test_a_failure_before_the_first_page_leaves_nothing_behind(
     assert "Invalid event" in err
     assert "go on with" not in err
     assert [found.name for found in tmp_path.iterdir()] == []
+
+
+@POSIX
+def test_a_download_killed_before_its_first_answer_is_begun_again(
+    service: Service, tmp_path: Path
+) -> None:
+    """With the same command: the empty file that it leaves is nobody's loss."""
+    service.configure(latency_s=30.0)
+    path = tmp_path / "e"
+    command = [*EVENTS, "-o", str(path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ctbatch", *command], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # from where: the file is made by then
+        assert main(command) == 2
+        process.kill()
+    assert path.read_bytes() == b""
+    service.configure(latency_s=0.0)
+    assert main(command) == 0
+    assert numbers(path.read_bytes()) == list(range(10))
+
+
+@POSIX
+@pytest.mark.parametrize("what", ["other mode", "noted", "second name", "link", "pipe", "written"])
+def test_nothing_else_that_is_there_is_taken_over(tmp_path: Path, what: str) -> None:
+    """What is not an empty file of our making may be somebody's."""
+    path, other = tmp_path / "e", tmp_path / "other"
+    if what == "pipe":
+        os.mkfifo(path, 0o600)
+    elif what == "link":
+        other.touch(0o600)
+        path.symlink_to(other)
+    else:
+        path.touch(0o644 if what == "other mode" else 0o600)
+    if what == "noted":
+        note_path(path).touch()
+    elif what == "second name":
+        other.hardlink_to(path)
+    elif what == "written":
+        path.write_bytes(b"\n")
+    with pytest.raises(SettingsError, match="exists already"):
+        OutputFile(path, note=NOTE)
+    assert os.path.lexists(path)
 
 
 def test_an_expired_cursor_is_not_offered_to_go_on_with(
@@ -404,6 +448,16 @@ def test_a_file_that_changed_or_is_in_use_is_not_gone_on_with(tmp_path: Path) ->
     with pytest.raises(InputError, match="another process"):
         OutputFile(path, note=note, goes_on=True)
     first.close()
+    fresh = OutputFile(tmp_path / "f", note=NOTE)
+    with pytest.raises(InputError, match="another process"):
+        note_of(tmp_path / "f")
+    with pytest.raises(InputError, match="another process"):
+        OutputFile(tmp_path / "f", note=NOTE)
+    fresh.put(b"{}\n")
+    fresh.mark("c", 1)
+    with pytest.raises(InputError, match="another process"):
+        OutputFile(tmp_path / "f", note=note_of(tmp_path / "f"), goes_on=True)
+    fresh.close()
     path.write_bytes(b"{")
     with pytest.raises(InputError, match="shorter"):
         OutputFile(path, note=note, goes_on=True)
