@@ -22,6 +22,7 @@ from typing import Any, Self
 import orjson
 
 from ctbatch.api.asking import Asker, Patience, refusal_of
+from ctbatch.api.bodies import body_of, upload_of
 from ctbatch.api.cursors import Download
 from ctbatch.api.explain import explain_status
 from ctbatch.api.lookups import Found, look_up, look_up_all
@@ -110,7 +111,8 @@ class Client:
     """The encrypted API of one account; without ``keys`` it speaks the plaintext JSON form.
 
     An async context manager. Raises :class:`~ctbatch.errors.SettingsError` and
-    :class:`~ctbatch.errors.UsageError` on entering if keys or certificates are unusable.
+    :class:`~ctbatch.errors.UsageError` on entering if keys or certificates are unusable, and
+    :class:`~ctbatch.errors.SettingsError` where it is used outside of it.
     """
 
     def __init__(
@@ -178,13 +180,13 @@ class Client:
         ``dry_run`` has the service validate without storing.
 
         Raises:
-            SettingsError: no records, or too many.
+            SettingsError: no records, too many, or one that is not JSON.
             NotSent: nothing was sent; it may be tried again.
             ServiceRefused: the service refuses us as a whole.
         """
         if not 0 < len(records) <= MAX_RECORDS:
             raise SettingsError("records", f"must be 1 to {MAX_RECORDS}, not {len(records)}")
-        body = orjson.dumps({"d": list(records)})
+        body = upload_of(records)
         try:
             reply = await self._request(
                 "POST", UPLOAD_PATH, body=body, query="dryRun=1" if dry_run else ""
@@ -213,7 +215,7 @@ class Client:
         """
         body = None
         if cursor is None:
-            body = event_query(name, from_date, to_date, _json(query))
+            body = event_query(name, from_date, to_date, body_of("the query", query))
         return Download(
             self._asker, EVENTS_PATH, query=page_query(batch_size), body=body, cursor=cursor
         )
@@ -226,7 +228,9 @@ class Client:
         cursor: str | None = None,
     ) -> Download:
         """Every profile that a query finds, as :meth:`events`."""
-        body = None if cursor is not None else event_query(None, None, None, _json(query))
+        body = None
+        if cursor is None:
+            body = event_query(None, None, None, body_of("the query", query))
         return Download(
             self._asker, PROFILES_PATH, query=page_query(batch_size), body=body, cursor=cursor
         )
@@ -286,7 +290,7 @@ class Client:
             path,
             query=query if isinstance(query, str) else encode_query(query.items()),
             # What is not a GET asks for both headers, so for something sealed, if only nothing.
-            body=b"" if body is None and method not in _REPEATABLE else _json(body),
+            body=b"" if body is None and method not in _REPEATABLE else body_of("the body", body),
             found="",
             repeatable=method in _REPEATABLE,
         )
@@ -310,7 +314,8 @@ class Client:
         self, method: str, path: str, *, body: bytes | None = None, query: str = ""
     ) -> Reply:
         """One attempt, sealed if there are keys."""
-        assert self._transport is not None, "use `async with Client(...)`"
+        if self._transport is None:
+            raise SettingsError("the client", "is not open", "use it in `async with Client(...)`")
         if body is not None and self._sealing is not None:
             body = await asyncio.to_thread(self._sealing.seal, body)
         return await self._transport.request(
@@ -344,10 +349,6 @@ class Client:
             records=records,
             secrets=(self._account.passcode.reveal(),),
         )
-
-
-def _json(value: bytes | Mapping[str, Any] | None) -> bytes | None:
-    return value if value is None or isinstance(value, bytes) else orjson.dumps(value)
 
 
 def _unknown(records: Sequence[Mapping[str, Any]], why: str) -> UploadResult:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+import orjson
 import pytest
 
 from ctbatch.api.client import Client
@@ -98,6 +102,70 @@ async def test_an_upload_has_an_outcome_per_record() -> None:
             with pytest.raises(SettingsError, match="1 to 1000"):
                 await client.upload(records)
     assert "closed" in repr(client)
+
+
+async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
+    """Before and after, whatever it is asked: an error of ours, whom to catch is documented."""
+    async with Emulator() as emulator:
+        client = client_of(emulator)
+        for _ in range(2):
+            for asked in (
+                client.upload([profile("a")]),
+                client.profile(identity="a"),
+                client.call("GET", "/1/x.json"),
+                client.events(query=ASK).open(),
+            ):
+                with pytest.raises(SettingsError, match="async with Client"):
+                    await asked
+            async with client:
+                assert (await client.upload([profile("a")])).processed == 1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Something that orjson writes as an object."""
+
+    left: float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nan,
+        [1.0, {"a": (None, -math.inf)}],
+        Pair(math.inf),
+        1 << 64,
+        object(),
+        {1: 2},
+        "\ud800-secret",
+        {"secret"},
+    ],
+)
+async def test_what_json_cannot_say_is_never_sent(value: object) -> None:
+    """The number of the record is said, or whose body it was, and nothing that stood in it."""
+    bad = {"identity": "secret", "x": value}
+    async with Emulator() as emulator, client_of(emulator) as client:
+        with pytest.raises(SettingsError, match="record 2: holds") as caught:
+            await client.upload([profile("a"), bad])
+        with pytest.raises(SettingsError, match="the query: holds"):
+            client.events(query=bad)
+        with pytest.raises(SettingsError, match="the query: holds"):
+            client.profiles(bad)
+        with pytest.raises(SettingsError, match="the body: holds"):
+            await client.call("POST", "/1/x.json", body=bad)
+        assert not emulator.requests()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown
+    assert "JSONEncodeError" not in shown
+
+
+async def test_null_is_sent_as_it_is() -> None:
+    """Where it was meant."""
+    async with Emulator() as emulator, client_of(emulator) as client:
+        body = {"a": None, "b": [1.5, (None, Pair(2.5))]}
+        answer = await client.call("POST", "/1/x.json", body=body)
+        echo = {"a": None, "b": [1.5, [None, {"left": 2.5}]]}
+        assert orjson.loads(answer.body)["echo"]["body"] == echo
 
 
 @pytest.mark.parametrize(
