@@ -161,7 +161,9 @@ def _lookup(line: bytes) -> Lookup:
         return Lookup("identity", line.decode())
     named = orjson.loads(line)
     given = [(kind, named[kind]) for kind in LOOKUP_KINDS if kind in named]
-    if len(given) != 1 or not isinstance(given[0][1], str | int) or given[0][1] is True:
+    if len(given) != 1:
         raise ValueError("one way to name a user")
     kind, value = given[0]
+    if type(value) not in {str, int}:  # isinstance would take false for a number
+        raise ValueError("a name or a number")
     return Lookup(kind, str(value))
