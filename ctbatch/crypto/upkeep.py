@@ -25,7 +25,7 @@ from ctbatch.crypto.keyset import (
     to_form,
     to_json,
 )
-from ctbatch.errors import KeyFileError, KeyKindError
+from ctbatch.errors import KeyFileError, KeyKindError, PassphraseError
 from ctbatch.settings import Secret
 
 __all__ = ["PRIVATE_NAME", "PUBLIC_NAME", "Pair", "convert_file", "generate_files", "rotate_file"]
@@ -72,13 +72,21 @@ def rotate_file(path: Path, *, insecure_permissions: bool = False) -> Pair:
         KeysetError: the file is not a usable private keyset in a Tink form, or the public file
             holds other keys.
     """
-    old = load_private(path, insecure_permissions=insecure_permissions)
+    pem = KeyKindError(
+        str(path),
+        "is PEM, which holds one key only",
+        "first `ctbatch keys convert FILE --to tink-json --out …`",
+    )
+    try:
+        old = load_private(path, insecure_permissions=insecure_permissions)
+    except PassphraseError:  # only PEM is ever locked, so unlocking it would not help
+        raise pem from None
     if not path.is_file():
         raise KeyFileError(str(path), "is a pipe, which cannot be replaced", "name a file")
+    path = path.resolve()  # the public file belongs beside the file, not beside a link to it
     form = form_of(keyfiles.read(path)[0])
     if form is Form.PEM:
-        remedy = "first `ctbatch keys convert FILE --to tink-json --out …`"
-        raise KeyKindError(str(path), "is PEM, which holds one key only", remedy)
+        raise pem
     made = Pair(rotate(old), path, _public_path(path))
     _check_ours(made, insecure_permissions=insecure_permissions)
     keyfiles.replace_file(made.private, to_form(made.keyset, form))

@@ -28,6 +28,7 @@ from ctbatch.crypto.keyset import (
     to_form,
     to_json,
 )
+from ctbatch.settings import Secret
 
 INFO = b"TEST-123-456Z"
 
@@ -197,16 +198,35 @@ def test_rotate_touches_nothing_when_the_public_file_is_not_ours(
     assert (private.read_bytes(), public.read_bytes()) == (before, other)
 
 
-@pytest.mark.parametrize("what", ["public", "pem"])
+@pytest.mark.parametrize("what", ["public", "pem", "locked pem"])
 def test_rotate_wants_a_private_keyset_in_a_tink_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     """The error says how to get there."""
     keyset = generate()
-    data = to_form(keyset, Form.PEM) if what == "pem" else to_json(keyset.public())
+    lock = Secret("correct horse") if what == "locked pem" else None
+    pem = to_form(keyset, Form.PEM, passphrase=lock)
+    data = to_json(keyset.public()) if what == "public" else pem
     code, _, err = _run(capsys, "rotate", _file(tmp_path / "key", data))
     assert code == 2
-    assert ("keys convert" if what == "pem" else "public keyset where") in err
+    assert ("public keyset where" if what == "public" else "keys convert") in err
+    assert "passphrase" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links take a privilege")
+def test_rotate_through_a_link_keeps_the_pair_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The public file that is renewed is the one beside the private file; the link stays one."""
+    private, public = _made(tmp_path / "keys")
+    link = tmp_path / "client-private.json"
+    link.symlink_to(private)
+    code, out, _ = _run(capsys, "rotate", link)
+    assert code == 0
+    assert str(public) in out
+    assert load_public(public).primary_id == load_private(private).primary_id
+    assert sorted(path.name for path in tmp_path.iterdir()) == [link.name, "keys"]
+    assert link.is_symlink()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes in the file system")
