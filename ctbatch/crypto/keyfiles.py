@@ -46,15 +46,17 @@ def read(path: Path) -> tuple[bytes, os.stat_result]:
     return data, found
 
 
-def check_writers(path: Path, found: os.stat_result) -> None:
-    """Raise :class:`KeyFileError` if anybody but this user (and root) could have written it."""
+def check_writers(path: Path, found: os.stat_result, *, private: bool = False) -> None:
+    """Raise :class:`KeyFileError` if anybody but this user (and root) could have written it. Of
+    one that may be ``private`` the remedy sees to its readers, too.
+    """
     if not _has_permissions(found):
         return
     if found.st_uid not in {0, os.geteuid()}:
         remedy = f"chown it to the user that runs ctbatch, {_INSIST}"
         raise KeyFileError(str(path), "belongs to another user", remedy)
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        remedy = f"chmod go-w {path}, {_INSIST}"
+        remedy = f"chmod {'600' if private else 'go-w'} {path}, {_INSIST}"
         raise KeyFileError(str(path), "can be changed by other users", remedy)
 
 

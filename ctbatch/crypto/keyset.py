@@ -97,7 +97,7 @@ def load(
     """
     data, found = keyfiles.read(path)
     if not insecure_permissions:
-        keyfiles.check_writers(path, found)
+        keyfiles.check_writers(path, found, private=True)
     keyset = parse(data, passphrase=passphrase, name=str(path))
     if keyset.is_private and not insecure_permissions:
         keyfiles.check_readers(path, found)

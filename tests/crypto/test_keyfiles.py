@@ -42,6 +42,16 @@ def test_a_private_key_open_to_others_is_refused(tmp_path: Path, mode: int) -> N
     assert load_private(path, insecure_permissions=True) == KEYSET
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o666, 0o777])
+def test_one_remedy_is_enough_for_a_private_key(tmp_path: Path, mode: int) -> None:
+    """Who follows it is not told of another afterwards."""
+    path = _file(tmp_path, to_json(KEYSET), mode)
+    with pytest.raises(KeyFileError, match=r"chmod 600 .*key\.json"):
+        load_private(path)
+    path.chmod(0o600)
+    assert load_private(path) == KEYSET
+
+
 def test_a_public_key_may_be_read_but_not_written_by_others(tmp_path: Path) -> None:
     """Whoever can change it can have our data sealed to himself."""
     data = to_json(KEYSET.public())
