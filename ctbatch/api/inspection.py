@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -54,11 +54,7 @@ def inspect(files: KeyFiles | None, account: Account | None) -> tuple[UsableKeys
     if not info:  # nothing can be sealed without its context
         return UsableKeys(), found
     opening = OpeningKeys(client, info) if client else None
-    try:
-        return UsableKeys(SealingKey(server, info) if server else None, opening), found
-    except KeysetError as error:
-        found.insert(0, failure(Step.KEYS, replace(error, path=str(files.server))))
-        return UsableKeys(None, opening), found
+    return UsableKeys(SealingKey(server, info) if server else None, opening), found
 
 
 def _read(

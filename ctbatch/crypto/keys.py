@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from hashlib import sha256
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from ctbatch.errors import KeyKindError
 
@@ -53,6 +53,15 @@ class Key:
     status: Status
     public: bytes
     private: bytes | None = field(default=None, repr=False)
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether the public part is a point of low order: nothing can be sealed to it."""
+        try:
+            X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(self.public))
+        except ValueError:
+            return True
+        return False
 
     @property
     def output_prefix(self) -> bytes:

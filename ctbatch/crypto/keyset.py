@@ -20,7 +20,7 @@ from ctbatch.crypto import keyfiles
 from ctbatch.crypto.keys import Key, Keyset, Prefix, Status, fingerprint, generate, rotate
 from ctbatch.crypto.pem import is_locked, is_private_pem, parse_pem, to_pem
 from ctbatch.crypto.tink import parse_binary, parse_json, to_binary, to_json
-from ctbatch.errors import KeyFileError, KeyKindError
+from ctbatch.errors import KeyFileError, KeyKindError, KeysetMalformedError
 from ctbatch.settings import Secret
 
 __all__ = [
@@ -118,13 +118,17 @@ def parse_public(data: bytes, *, name: str = "the public keyset") -> Keyset:
     """Parse a usable public keyset; ``name`` says in messages which one it is.
 
     Raises:
-        KeysetError: it is no public keyset of the suite, or its primary is not enabled.
+        KeysetError: it is no public keyset of the suite, or its primary is not enabled or weak.
     """
     # A locked PEM key must not ask for its passphrase here: it is the wrong file.
     if is_private_pem(_text(data)) or (keyset := parse(data, name=name)).is_private:
         remedy = "name the service's public keyset; keep this one to yourself"
         raise KeyKindError(name, "is a private keyset where a public one belongs", remedy)
-    return _usable(keyset, name)
+    key = _usable(keyset, name).primary
+    if key.is_weak:
+        why = f"its primary key {key.id} is weak or broken: nothing can be sealed to it"
+        raise KeysetMalformedError(name, why, "have its owner send it again")
+    return keyset
 
 
 def parse(data: bytes, *, passphrase: Secret | None = None, name: str = "the keyset") -> Keyset:

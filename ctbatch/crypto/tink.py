@@ -180,7 +180,7 @@ def _binary_key(message: int | bytes, name: str) -> Key:
 
 
 def _key(key_id: int, prefix: Prefix, status: Status, *, url: str, value: bytes, name: str) -> Key:
-    """A key from its parts; raises ValueError or TypeError for a malformed one."""
+    """A key from its parts; raises ValueError, TypeError or KeysetError for a malformed one."""
     if not 0 <= key_id <= _MAX_ID:
         raise ValueError("key id out of range")
     if status is Status.DESTROYED:
@@ -199,19 +199,22 @@ def _key(key_id: int, prefix: Prefix, status: Status, *, url: str, value: bytes,
         kind = "HPKE with kem={} kdf={} aead={}".format(*suite)
         raise KeyUnsupportedError(name, kind, key_id=key_id)
     public = _last(fields, 3, b"")
-    _check_parts(public, private)
+    fault = _fault(public, private)
+    if fault:
+        remedy = "copy or export the whole keyset again"
+        raise KeysetMalformedError(name, f"of key {key_id} {fault}", remedy)
     return Key(key_id, prefix, status, public, private)
 
 
-def _check_parts(public: bytes, private: bytes | None) -> None:
-    """Raise ValueError unless both parts have the right size and belong together."""
-    if len(public) != KEY_BYTES:
-        raise ValueError("a key is not 32 bytes long")
+def _fault(public: bytes, private: bytes | None) -> str:
+    """What is wrong with the parts of a key; nothing of them is said but their length."""
+    for which, part in (("public", public), ("private", private)):
+        if part is not None and len(part) != KEY_BYTES:
+            return f"the {which} part is {len(part)} bytes long, not {KEY_BYTES}"
     if private is None:
-        return
+        return ""
     derived = X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-    if derived != public:
-        raise ValueError("the parts of a key do not belong together")
+    return "" if derived == public else "the private and the public part do not belong together"
 
 
 def _checked(keys: Sequence[Key], primary_id: int, name: str) -> Keyset:

@@ -226,6 +226,34 @@ def test_protobufs_json_spellings_are_read() -> None:
     assert parse(b"\xef\xbb\xbf\n" + json.dumps(raw).encode()) == KEYSET
 
 
+@pytest.mark.parametrize("form", [Form.TINK_JSON, Form.TINK_BINARY])
+@pytest.mark.parametrize("change", ["halves", "private", "public"])
+def test_a_key_whose_parts_are_wrong_says_which(form: Form, change: str) -> None:
+    """It is a keyset, whatever else it is; and nothing of the parts is shown."""
+    key, other = KEYSET.primary, generate().primary
+    assert key.private is not None
+    said = {
+        "halves": (replace(key, public=other.public), "do not belong together"),
+        "private": (replace(key, private=key.private[:-1]), "private part is 31 bytes"),
+        "public": (replace(key, public=key.public + b"x"), "public part is 33 bytes"),
+    }
+    wrong, why = said[change]
+    data = to_form(Keyset((wrong,), key.id), form)
+    with pytest.raises(KeysetMalformedError, match=rf"^mine: of key {key.id} .*{why}") as caught:
+        parse(data, name="mine")
+    assert wrong.public.hex() not in str(caught.value)
+
+
+@pytest.mark.parametrize("point", [0, 1])
+def test_a_weak_public_key_names_its_file(point: int) -> None:
+    """A point of low order is found when it is read, not in the first batch."""
+    key = replace(KEYSET.public().primary, public=point.to_bytes(32, "little"))
+    keyset = Keyset((key,), key.id)
+    with pytest.raises(KeysetMalformedError, match=rf"^theirs: .*{key.id} is weak"):
+        parse_public(to_json(keyset), name="theirs")
+    assert parse(to_json(keyset)) == keyset
+
+
 @pytest.mark.parametrize(
     "data",
     [
