@@ -26,12 +26,13 @@ from ctbatch.api.answers import Answer, Form, Kind
 from ctbatch.api.combinations import explain, features
 from ctbatch.api.explain import explain_status
 from ctbatch.api.findings import Fact, Finding, Status, Step, failure, skipped
-from ctbatch.errors import CtbatchError
+from ctbatch.errors import CtbatchError, ReplyLost, TransportError
 
 __all__ = [
     "MAX_SKEW_S",
     "Security",
     "Way",
+    "of_broken",
     "of_clock",
     "of_credentials",
     "of_encryption",
@@ -150,6 +151,32 @@ def _of_tls(way: Way) -> Finding:
 _NO_TLS = (
     "look for a wrong host or port in --base-url: it has to be one that speaks TLS 1.2 or newer",
     "have whoever runs the firewall or gateway in between let TLS pass",
+)
+
+
+def of_broken(step: Step, error: CtbatchError) -> Finding:
+    """The finding for a request that ended in an error. Once it went out whole, it is for the
+    service to answer it.
+    """
+    status = Status.REMOTE if isinstance(error, ReplyLost) else Status.LOCAL
+    found = failure(step, error, status)
+    if found.remedies or not isinstance(error, TransportError):
+        return found
+    late = error.result in {"timeout", "connect_timeout"}
+    return replace(found, remedies=_LATE if late else _CUT)
+
+
+_LATE = (
+    "try again in a minute, and with a longer --timeout",
+    "have whoever runs the firewall or proxy in between let requests to that host pass: some "
+    "swallow what they do not like",
+    "if it stays so, ask the vendor's support whether the service is slow",
+)
+
+_CUT = (
+    "try again in a minute: a service that is being restarted cuts connections",
+    "have whoever runs the firewall, VPN or proxy in between let connections to that host stand",
+    "if it stays so, ask the vendor's support",
 )
 
 

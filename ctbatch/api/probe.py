@@ -39,7 +39,7 @@ import orjson
 
 from ctbatch.api import diagnosis
 from ctbatch.api.answers import Answer, Kind, read_answer
-from ctbatch.api.findings import Finding, Status, Step, failure, skipped
+from ctbatch.api.findings import Finding, Status, Step, skipped
 from ctbatch.api.inspection import UsableKeys, inspect
 from ctbatch.api.transport import Reply, Transport
 from ctbatch.api.way import Addresses, look, system_addresses
@@ -146,19 +146,17 @@ class _Requests:
         tell(diagnosis.of_clock(self._skew_s))
 
     def _tell_broken(self, tell: Tell, error: CtbatchError, *, reached: bool) -> None:
-        # Once a request went out whole, it is for the service to answer it.
-        status = Status.REMOTE if isinstance(error, ReplyLost) else Status.LOCAL
         if reached:
-            tell(failure(Step.CREDENTIALS, error, status))
-        elif self._endpoint.proxy is not None and status is Status.LOCAL:
-            tell(failure(Step.TLS, error))
+            tell(diagnosis.of_broken(Step.CREDENTIALS, error))
+        elif self._endpoint.proxy is not None and not isinstance(error, ReplyLost):
+            tell(diagnosis.of_broken(Step.TLS, error))
             _skip(tell, Step.CLOCK, "the service cannot be reached")
             return
         else:
             if self._endpoint.proxy is not None:
                 tell(skipped(Step.TLS, "no reply came through the proxy"))
             tell(diagnosis.of_clock(self._skew_s))
-            tell(failure(Step.CREDENTIALS, error, status))
+            tell(diagnosis.of_broken(Step.CREDENTIALS, error))
         _skip(tell, Step.ENCRYPTION, "a request broke")
 
     async def _look_up(self, transport: Transport, *, sealed: bool) -> Answer:

@@ -11,6 +11,7 @@ from ctbatch.api.diagnosis import (
     MAX_SKEW_S,
     Security,
     Way,
+    of_broken,
     of_clock,
     of_credentials,
     of_encryption,
@@ -21,7 +22,15 @@ from ctbatch.api.findings import Finding, Status, Step, exit_code_of, failure, s
 from ctbatch.api.transport import Reply
 from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import generate
-from ctbatch.errors import ExitCode, KeysetError, KeyUnsupportedError, NotSent, ServiceRefused
+from ctbatch.errors import (
+    CtbatchError,
+    ExitCode,
+    KeysetError,
+    KeyUnsupportedError,
+    NotSent,
+    ReplyLost,
+    ServiceRefused,
+)
 
 YES = Answer(200, Form.JSON, said="success")
 SEALED = Answer(200, Form.SEALED, said="success")
@@ -65,6 +74,25 @@ def test_an_errors_remedy_is_told_apart_from_what_is_wrong() -> None:
     found = failure(Step.KEYS, KeyUnsupportedError("k.json", "P-256", key_id=7))
     assert "key 7" in found.text
     assert failure(Step.TCP, NotSent("reset", "it broke")).status is Status.LOCAL
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "remedy"),
+    [
+        (ReplyLost("timeout", "h did not answer in time"), Status.REMOTE, "--timeout"),
+        (NotSent("connect_timeout", "no connection to h in time"), Status.LOCAL, "--timeout"),
+        (ReplyLost("reset", "the connection to h broke"), Status.REMOTE, "firewall"),
+        (NotSent("proxy", "p did not open a tunnel to h"), Status.LOCAL, "proxy"),
+        (ServiceRefused("no", ("because",)), Status.LOCAL, "because"),
+    ],
+)
+def test_a_request_that_broke_has_its_remedies(
+    error: CtbatchError, status: Status, remedy: str
+) -> None:
+    """What broke on the way there is mended here; what got no answer may be the service's."""
+    found = of_broken(Step.CREDENTIALS, error)
+    assert found.status is status
+    assert remedy in remedies(found)
 
 
 # Answers

@@ -148,6 +148,7 @@ async def test_a_request_without_an_answer_is_for_the_service_to_mend() -> None:
         told = await findings(emulator)
     assert step(told, Step.CLOCK).status is Status.SKIPPED
     assert step(told, Step.CREDENTIALS).status is Status.REMOTE
+    assert "try again" in step(told, Step.CREDENTIALS).remedies[0]
     assert step(told, Step.ROUND_TRIP).status is Status.SKIPPED
 
 
