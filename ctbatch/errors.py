@@ -25,6 +25,7 @@
     │   ├── SealerFailed          sealing workers keep dying
     │   └── TooManyRefused        the share of refused lines is over --max-refused
     ├── ServiceRefused        theirs: the service refuses us as a whole (exit 5)
+    │   └── AnswerUnopened        it did what was asked, for all we know: its answers do not open
     ├── SealFailedError       a message cannot be sealed
     ├── OpenError             a sealed message does not open
     │   ├── CiphertextCutError    it is too short to be one
@@ -55,6 +56,7 @@ from enum import IntEnum
 from typing import Any, ClassVar
 
 __all__ = [
+    "AnswerUnopened",
     "BalanceError",
     "CiphertextCutError",
     "CtbatchError",
@@ -357,6 +359,11 @@ class ServiceRefused(CtbatchError):
             return self.what
         listed = "".join(f"\n  {n}. {cause}" for n, cause in enumerate(self.causes, 1))
         return f"{self.what}\nLikely causes, the most likely first:{listed}"
+
+
+@dataclass(eq=False)
+class AnswerUnopened(ServiceRefused):
+    """The service claims success, in answers that do not open: it may have done what was asked."""
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import orjson
@@ -55,14 +55,16 @@ from ctbatch.api.wire import (
 from ctbatch.api.words import clean_words
 from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import load_private, load_public
-from ctbatch.errors import OpenError, ReplyLost, SettingsError
+from ctbatch.errors import AnswerUnopened, OpenError, ReplyLost, SettingsError
 from ctbatch.models import State
 from ctbatch.settings import Account, Endpoint, KeyFiles
 
 __all__ = ["Answer", "Client", "Outcome", "UploadResult"]
 
-_REPEATABLE = ("GET", "HEAD", "OPTIONS")
-"""The safe methods: RFC 9110, section 9.2.1."""
+_REPEATABLE = ("GET", "OPTIONS")
+"""The safe methods (RFC 9110, section 9.2.1) whose replies have a body, and so can be opened."""
+
+_PERHAPS = "the request may have been acted on"
 
 MAX_PAGE_BYTES = 64 << 20
 """What a page may take: 5000 records, the most there are in one, of 12 KB each."""
@@ -110,9 +112,8 @@ class UploadResult:
 class Client:
     """The encrypted API of one account; without ``keys`` it speaks the plaintext JSON form.
 
-    An async context manager. Raises :class:`~ctbatch.errors.SettingsError` and
-    :class:`~ctbatch.errors.UsageError` on entering if keys or certificates are unusable, and
-    :class:`~ctbatch.errors.SettingsError` where it is used outside of it.
+    An async context manager. Raises :class:`~ctbatch.errors.UsageError` on entering if keys or
+    certificates are unusable, and where it is used while it is not open.
     """
 
     def __init__(
@@ -213,9 +214,8 @@ class Client:
         a download goes on. Raises :class:`SettingsError`; for what reading raises see
         :meth:`Download.pages`.
         """
-        body = None
-        if cursor is None:
-            body = event_query(name, from_date, to_date, body_of("the query", query))
+        given = body_of("query", query)
+        body = None if cursor is not None else event_query(name, from_date, to_date, given)
         return Download(
             self._asker, EVENTS_PATH, query=page_query(batch_size), body=body, cursor=cursor
         )
@@ -228,9 +228,8 @@ class Client:
         cursor: str | None = None,
     ) -> Download:
         """Every profile that a query finds, as :meth:`events`."""
-        body = None
-        if cursor is None:
-            body = event_query(None, None, None, body_of("the query", query))
+        given = body_of("query", query)
+        body = None if cursor is not None else event_query(None, None, None, given)
         return Download(
             self._asker, PROFILES_PATH, query=page_query(batch_size), body=body, cursor=cursor
         )
@@ -278,22 +277,32 @@ class Client:
         has not acted on is tried again; what it may have acted on only if it is a GET.
 
         Raises:
-            ServiceRefused: the service refuses us as a whole, or its answer does not open.
+            ServiceRefused: the service refuses us, or (``AnswerUnopened``) its answer is shut.
             ServiceUnavailable: no usable answer for too long.
             ReplyLost: no answer, and it may have been acted on.
         """
         method = method.upper()
         if not (method.isascii() and method.isalpha()):
             raise SettingsError("METHOD", "is not an HTTP method", "use GET or POST")
-        heard = await self._asker.ask(
-            method,
-            path,
-            query=query if isinstance(query, str) else encode_query(query.items()),
-            # What is not a GET asks for both headers, so for something sealed, if only nothing.
-            body=b"" if body is None and method not in _REPEATABLE else body_of("the body", body),
-            found="",
-            repeatable=method in _REPEATABLE,
-        )
+        if method == "HEAD":
+            raise SettingsError("METHOD", "HEAD has no reply that could be opened", "use GET")
+        repeatable = method in _REPEATABLE
+        try:
+            heard = await self._asker.ask(
+                method,
+                path,
+                query=query if isinstance(query, str) else encode_query(query.items()),
+                # What is not a GET asks for both headers, so for something sealed, if only nothing.
+                body=b"" if body is None and not repeatable else body_of("body", body),
+                found="",
+                repeatable=repeatable,
+            )
+        except ReplyLost as error:
+            raise replace(error, why=f"{error.why}; {_PERHAPS}") from None
+        except AnswerUnopened as error:
+            if repeatable:
+                raise
+            raise replace(error, what=f"{error.what}; {_PERHAPS}") from None
         if not heard.opened:  # in plaintext, though a sealed one was asked for
             raise refusal_of(heard, "request", sealed=self._asker.sealed)
         return Answer(heard.status, heard.sense is Sense.ANSWER, heard.text)

@@ -6,7 +6,7 @@ texts of 401 replies that were recorded.
 
 from __future__ import annotations
 
-from ctbatch.errors import ServiceRefused
+from ctbatch.errors import AnswerUnopened, ServiceRefused
 
 __all__ = ["explain_refusal", "explain_status", "explain_unopened"]
 
@@ -83,12 +83,12 @@ def explain_refusal(words: str, *, sealed: bool, others_pass: bool = False) -> S
     return ServiceRefused(what, causes)
 
 
-def explain_unopened(answers: int, *, sealed: bool) -> ServiceRefused:
+def explain_unopened(answers: int, *, sealed: bool) -> AnswerUnopened:
     """So many answers in a row cannot be opened, so nothing they say is believed."""
-    which = "the answer" if answers == 1 else f"{answers} answers in a row"
+    which, them = ("the answer", "it") if answers == 1 else (f"{answers} answers in a row", "them")
     if not sealed:
         causes: tuple[str, ...] = ("the answers are not the API's JSON: check --base-url",)
-        return ServiceRefused(f"{which} could not be read", causes)
-    what = f"{which} did not open, so nothing said in them is believed"
+        return AnswerUnopened(f"{which} could not be read", causes)
+    what = f"{which} did not open, so nothing said in {them} is believed"
     plain = "the answers come in plaintext, from a gateway or an account without encryption"
-    return ServiceRefused(what, (_CLIENT_KEY, _INFO, plain, _FEATURE_OFF))
+    return AnswerUnopened(what, (_CLIENT_KEY, _INFO, plain, _FEATURE_OFF))

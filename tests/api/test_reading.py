@@ -271,6 +271,8 @@ async def test_any_endpoint_is_asked_sealed_and_its_answer_kept() -> None:
         assert (failed.status, failed.ok) == (400, False)
         with pytest.raises(SettingsError, match="METHOD"):
             await client.call("G T", "/1/x.json")
+        with pytest.raises(SettingsError, match=r"METHOD: HEAD .*use GET"):
+            await client.call("head", "/1/x.json")
 
 
 async def test_a_call_that_may_have_acted_is_not_repeated() -> None:
@@ -280,19 +282,22 @@ async def test_a_call_that_may_have_acted_is_not_repeated() -> None:
         assert (await client.call("POST", "/1/x.json", body={})).ok
         before = len(emulator.requests())
         emulator.configure(faults=("reset-mid=1",))
-        with pytest.raises(ReplyLost):
+        with pytest.raises(ReplyLost, match=r"ended early.*may have been acted on"):
             await client.call("POST", "/1/x.json", body={})
         emulator.configure(faults=("500=1",))
         with pytest.raises(ServiceUnavailable):
             await client.call("POST", "/1/x.json", body={})
         emulator.configure(faults=("garbage=1",))
-        with pytest.raises(ServiceRefused, match="did not open"):
+        with pytest.raises(ServiceRefused, match=r"said in it .* may have been acted on"):
             await client.call("POST", "/1/x.json", body={})
+        with pytest.raises(ServiceRefused, match="3 answers in a row did not open") as caught:
+            await client.call("GET", "/1/x.json")
+        assert "acted on" not in str(caught.value)
         emulator.configure(faults=("400=1",))
         with pytest.raises(ServiceRefused, match=r"400[\s\S]*encryption is not enabled"):
             await client.call("POST", "/1/x.json", body={})
         emulator.configure(faults=("500=1",), seal_errors=True)
-        assert len(emulator.requests()) == before + 4
+        assert len(emulator.requests()) == before + 7
 
 
 async def test_answers_that_do_not_open_stop_it_after_three() -> None:
