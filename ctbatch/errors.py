@@ -25,7 +25,8 @@
     │   ├── SealerFailed          sealing workers keep dying
     │   └── TooManyRefused        the share of refused lines is over --max-refused
     ├── ServiceRefused        theirs: the service refuses us as a whole (exit 5)
-    │   └── AnswerUnopened        it did what was asked, for all we know: its answers do not open
+    │   ├── AnswerUnopened        it did what was asked, for all we know: its answers do not open
+    │   └── CursorRefused         a download cannot go on from where it stands
     ├── SealFailedError       a message cannot be sealed
     ├── OpenError             a sealed message does not open
     │   ├── CiphertextCutError    it is too short to be one
@@ -61,6 +62,7 @@ __all__ = [
     "CiphertextCutError",
     "CtbatchError",
     "CursorExpired",
+    "CursorRefused",
     "ExitCode",
     "ForeignKeyError",
     "InputBroke",
@@ -298,7 +300,7 @@ class CursorExpired(StoppedEarly):
         return (
             f"the cursor for {self.path} has expired: the service forgets one after an hour "
             "without use, and after 4 hours in any case (profiles: 4 days). Start again: make the "
-            "same query without --continue, into another file"
+            "same query anew, into a new file"
         )
 
 
@@ -364,6 +366,11 @@ class ServiceRefused(CtbatchError):
 @dataclass(eq=False)
 class AnswerUnopened(ServiceRefused):
     """The service claims success, in answers that do not open: it may have done what was asked."""
+
+
+@dataclass(eq=False)
+class CursorRefused(ServiceRefused):
+    """The service does not take a cursor: the query has to be made again."""
 
 
 @dataclass(eq=False)

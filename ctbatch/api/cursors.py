@@ -17,14 +17,15 @@ from contextlib import aclosing
 
 from ctbatch.api.asking import Asker, refusal_of
 from ctbatch.api.queries import Heard, Page, Sense, cursor_of, page_of
-from ctbatch.errors import CursorExpired, ServiceRefused
+from ctbatch.errors import CursorExpired, CursorRefused, ServiceRefused
 
 __all__ = ["Download"]
 
 _FOREIGN_CURSOR = (
-    "the cursor is of another account or query, or was altered: make the query again without "
-    "--continue, into another file"
+    "the cursor is of another account or query, or was altered: make the query again, into a new "
+    "file"
 )
+_OWN_CURSOR = "the cursor was the service's own: make the query again, into a new file"
 
 
 class Download:
@@ -47,6 +48,7 @@ class Download:
         self._path = path
         self._query = query
         self._body = body
+        self._brought = cursor
         self.cursor = cursor
         """Where to go on; ``None`` before the query was made, and at the end."""
         self._ended = False
@@ -74,6 +76,7 @@ class Download:
 
         Raises:
             CursorExpired: it has to be begun again.
+            CursorRefused: the same.
             ServiceRefused: the query or we are refused, or the answers are not to be believed.
             ServiceUnavailable: no usable answer for too long; :attr:`cursor` goes on.
         """
@@ -101,7 +104,8 @@ class Download:
             raise CursorExpired(self._path)
         refusal = refusal_of(heard, what, sealed=self._asker.sealed)
         if what == "cursor" and not refusal.causes:
-            raise ServiceRefused(refusal.what, (_FOREIGN_CURSOR,))
+            cause = _FOREIGN_CURSOR if self.cursor == self._brought else _OWN_CURSOR
+            raise CursorRefused(refusal.what, (cause,))
         raise refusal
 
 

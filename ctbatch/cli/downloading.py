@@ -22,11 +22,14 @@ from ctbatch.cli.outputs import Note, OutputFile, Sink, note_of, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader
 from ctbatch.cli.wording import count
-from ctbatch.errors import CtbatchError, CursorExpired, SettingsError
+from ctbatch.errors import CtbatchError, CursorExpired, CursorRefused, SettingsError
 
 __all__ = ["Saving", "Task", "download"]
 
 _SAVING: Final = "Where it goes"
+
+_LOST: Final = (CursorExpired, CursorRefused)
+"""With these there is nothing to go on with."""
 
 PROGRESS_S: Final = 5.0
 """Between two lines of progress: as often as a run writes one."""
@@ -99,7 +102,7 @@ def download(task: Task, reader: Reader, saving: Saving) -> None:
     try:
         reader.run(_Transfer(task, sink, note if goes_on else None).run)
     except CtbatchError as error:
-        if isinstance(sink, OutputFile) and not isinstance(error, CursorExpired):
+        if isinstance(sink, OutputFile) and not isinstance(error, _LOST):
             _say_how_to_go_on(task, sink, reader)
         raise
     finally:

@@ -14,6 +14,7 @@ from ctbatch.emulator.server import Emulator
 from ctbatch.emulator.state import Config
 from ctbatch.errors import (
     CursorExpired,
+    CursorRefused,
     ReplyLost,
     ServiceRefused,
     ServiceUnavailable,
@@ -148,8 +149,14 @@ async def test_an_expired_cursor_says_how_to_start_again() -> None:
 async def test_a_foreign_cursor_is_refused_with_the_way_out() -> None:
     """It was altered, or is of another account."""
     async with Emulator() as emulator, client_of(emulator) as client:
-        with pytest.raises(ServiceRefused, match=r"Incorrect Usage[\s\S]*make the query again"):
+        with pytest.raises(CursorRefused, match=r"Incorrect Usage[\s\S]*make the query again"):
             await anext(aiter(client.events(cursor="nonsense")))
+    async with Emulator() as emulator, client_of(emulator, sealed=False) as client:
+        await fill(client, 5)
+        emulator.configure(faults=("400=after-2",))
+        with pytest.raises(CursorRefused, match="the service's own") as caught:
+            await numbers(client, 2)
+        assert "another account" not in str(caught.value)
 
 
 async def test_a_refused_query_says_what_the_service_said() -> None:

@@ -244,6 +244,24 @@ def test_an_expired_cursor_is_not_offered_to_go_on_with(
     assert "go on with" not in err
 
 
+def test_a_refused_cursor_is_not_offered_to_go_on_with(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in a first download nor where it was gone on with: it would be refused again."""
+    path = tmp_path / "e"
+    service.configure(faults=("400=after-2",))
+    assert main([*EVENTS, "-o", str(path), "--plaintext"]) == 5
+    assert note_path(path).is_file()
+    for said in ("the service's own", "of another account"):
+        err = capsys.readouterr().err
+        assert "the service refused the cursor" in err
+        assert said in err
+        assert "into a new file" in err
+        assert "go on with" not in err
+        assert "--continue" not in err
+        assert main(["events", "--continue", str(path), "--plaintext"]) == 5
+
+
 def test_profiles_come_by_a_query_file(
     service: Service,
     tmp_path: Path,
