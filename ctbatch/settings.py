@@ -195,8 +195,8 @@ class OnAmbiguous(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How batches reach the service. ``workers`` ``None`` is automatic, 0 is one thread in this
-    process.
+    """How batches reach the service. ``workers`` ``None`` is automatic; with 0, batches are sealed
+    on the event loop, one at a time.
     """
 
     concurrency: int = MAX_CONCURRENCY

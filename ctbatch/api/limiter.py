@@ -173,12 +173,9 @@ class Slots:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._began: float | None = None
         self._counted_to = 0.0
-        self._slot_seconds = 0.0
         self._taken_s = self._open_s = 0.0
         self.in_flight = 0
         """Slots given out now."""
-        self.peak_in_flight = 0
-        """The most slots given out at a time."""
 
     @property
     def limit(self) -> int:
@@ -189,15 +186,6 @@ class Slots:
     def waiting(self) -> int:
         """How many wait for a slot."""
         return len(self._waiting)
-
-    @property
-    def mean_in_flight(self) -> float:
-        """Slots given out on average over the time since the first was; 0.0 before."""
-        if self._began is None:
-            return 0.0
-        self._count()
-        elapsed_s = self._counted_to - self._began
-        return self._slot_seconds / elapsed_s if elapsed_s > 0 else float(self.in_flight)
 
     @property
     def usage(self) -> tuple[float, float, float]:
@@ -236,7 +224,6 @@ class Slots:
         """Give out a slot: counted from now on, even where its taker has yet to wake up."""
         self._count()
         self.in_flight += 1
-        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
 
     def _give_back(self) -> None:
         self._count()
@@ -266,7 +253,6 @@ class Slots:
             self._began = now
         else:
             passed_s, limit = now - self._counted_to, self._controller.limit
-            self._slot_seconds += self.in_flight * passed_s
             self._taken_s += min(self.in_flight, limit) * passed_s
             self._open_s += limit * passed_s
         self._counted_to = now

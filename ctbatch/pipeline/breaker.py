@@ -1,6 +1,7 @@
 """When requests may go out at all: the canary, an outage, and when to stop trying.
 
-:class:`Breaker` is the pure judgement, :class:`Turnstile` lets batches through by it.
+:class:`Breaker` is the pure judgement, :class:`Turnstile` lets batches through by it;
+:class:`Tally` stops a run of which too much is refused.
 
 Invariants:
 

@@ -6,8 +6,8 @@ service :class:`Breaker`'s, how many requests may be on the wire the limiter's.
 
 Invariants:
 
-1. Nothing goes on the wire before its admission is durable, and a slot is held only while a
-   request is on the wire.
+1. Nothing goes on the wire before its admission is durable, and a slot is held only for a request
+   on the wire and for what is left of that wait; never for a pause.
 2. However a delivery ends, the ledger says which lines may have arrived: an admission that is
    known to have come to nothing is withdrawn.
 3. A delivery that is cancelled while it is not on the wire loses nothing.

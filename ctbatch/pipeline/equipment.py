@@ -1,6 +1,7 @@
 """What a run works with besides its input and its ledger: keys, sealing pool, connections, limits.
 
-The only place where stages are constructed. Clock, sleep and randomness enter here.
+The only place where the stages after the reader are constructed. Clock, sleep and randomness enter
+here.
 """
 
 from __future__ import annotations

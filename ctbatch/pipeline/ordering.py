@@ -86,10 +86,6 @@ class OrderGuard:
         self._held -= held - shared if shared else held
         return self._leave_queues(seq, shared)
 
-    def skip(self, seq: int) -> list[int]:
-        """A batch has nothing to send; :meth:`release` without :meth:`announce`."""
-        return self.release(seq)
-
     def _admit_announced(self) -> list[int]:
         """Take in, in order, every batch whose predecessors are all announced; returns who is
         clear.

@@ -258,7 +258,7 @@ async def test_slots_are_given_in_the_order_of_asking() -> None:
         await _turns()
         assert holders.holding == [3, 4]
         holders.cancel_all()
-    assert (slots.in_flight, slots.waiting, slots.peak_in_flight) == (0, 0, 2)
+    assert (slots.in_flight, slots.waiting) == (0, 0)
 
 
 async def test_a_cancelled_waiter_takes_no_slot_along() -> None:
@@ -343,22 +343,6 @@ async def test_an_error_in_a_slot_gives_it_back() -> None:
             raise ZeroDivisionError
     async with slots.take():
         assert slots.in_flight == 1
-
-
-async def test_the_mean_is_weighted_by_time() -> None:
-    """Slots on average since the first was taken; the time before that does not count."""
-    clock = Clock()
-    slots = Slots(Controller(3, 3), clock=clock)
-    assert slots.mean_in_flight == 0.0
-    clock.now += 50
-    async with slots.take():
-        assert slots.mean_in_flight == 1.0
-        clock.now += 2
-        async with slots.take():
-            clock.now += 1
-    clock.now += 1
-    assert slots.mean_in_flight == pytest.approx((2 * 1 + 1 * 2 + 1 * 0) / 4)
-    assert slots.peak_in_flight == 2
 
 
 async def test_a_limiter_tells_how_it_stands() -> None:

@@ -76,11 +76,11 @@ def test_repeats_within_a_batch_do_no_harm() -> None:
 
 
 def test_a_batch_with_nothing_to_send_holds_up_nobody() -> None:
-    """It may be skipped without an announcement, before or after others are announced."""
+    """It may be released without an announcement, before or after others are announced."""
     guard = OrderGuard()
     assert guard.announce(1, Names(["a"])) == []
-    assert guard.skip(0) == [1]
-    assert guard.skip(2) == []
+    assert guard.release(0) == [1]
+    assert guard.release(2) == []
     assert guard.announce(3, Names(["b"])) == [3]
 
 
@@ -234,7 +234,7 @@ class Overtaking(RuleBasedStateMachine):
         unknown = (n for n in range(10_000) if n not in self.announced and n not in self.finished)
         seq = [next(unknown) for _ in range(gap + 1)][-1]
         self.finished.add(seq)
-        self._became(self.guard.skip(seq))
+        self._became(self.guard.release(seq))
 
     @precondition(lambda self: self.clear - self.finished)
     @rule(pick=st.integers(0, 100))

@@ -31,7 +31,6 @@ MAX_NUMBER_BYTES: Final = 512
 
 _NUMBER_BYTES: Final = b"+-.0123456789Ee"
 _NUMBER_RUN: Final = re.compile(rb"[-+.0-9Ee]{0,%d}" % (MAX_NUMBER_BYTES + 1))
-_NOT_NUMBERS: Final = ("NaN", "Infinity", "-Infinity")
 
 
 @dataclass(frozen=True, slots=True)
