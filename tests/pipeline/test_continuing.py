@@ -12,10 +12,12 @@ import pytest
 from ctbatch.errors import ResumeRefused
 from ctbatch.models import Mode
 from ctbatch.pipeline.continuing import Continuation, continue_from, unfinished
+from ctbatch.pipeline.ledger import rundir
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
 from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.source.reader import SourceSpec, expand
-from tests.pipeline.ledgers import admit, settle, span
+from ctbatch.pipeline.source.sniffing import Kind
+from tests.pipeline.ledgers import admit, opened, settle, span
 
 TEXT = b'{"n":1}\n' * 10
 
@@ -107,6 +109,24 @@ def test_where_a_file_differs_the_digests_decide(
     assert _go_on(tmp_path, list(expand([tmp_path / "a"]))).verify == {0}
 
 
+def test_a_pipe_is_always_compared_by_its_digests(tmp_path: Path) -> None:
+    """It has neither size nor time: what comes out of it now may be something else."""
+    rows = [SourceRow("-"), SourceRow("a", 80, 1, "f")]
+    specs = [SourceSpec("-", Kind.PIPE), SourceSpec("a", Kind.PLAIN, 80, 1, "f")]
+
+    async def begin() -> None:
+        async with opened(tmp_path, create=True) as ledger:
+            await ledger.put_sources(rows)
+            await ledger.put({"mode": Mode.SEALED, "account_id": "A-1"})
+            for source in range(2):
+                await admit(ledger, span(1, 5, source))
+
+    asyncio.run(begin())
+    assert _go_on(tmp_path, specs).verify == {0}
+    specs[1] = SourceSpec("a", Kind.PIPE)  # a named pipe where a file was
+    assert _go_on(tmp_path, specs).verify == {0, 1}
+
+
 def test_a_file_that_was_cut_is_refused_by_name(tmp_path: Path) -> None:
     """What was recorded of it may be gone."""
     _begun(tmp_path)
@@ -135,3 +155,22 @@ def test_a_run_that_never_began_hides_no_other(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         asyncio.run(begin(tmp_path / name, told))
     assert unfinished(tmp_path) == tmp_path / "1"
+
+
+def test_the_newest_unfinished_run_is_one_that_nobody_is_at(tmp_path: Path) -> None:
+    """Not a complete one, and not one that a process still holds."""
+
+    async def make(name: str, state: str) -> Path:
+        (tmp_path / name).mkdir()
+        async with opened(tmp_path / name, create=True) as ledger:
+            await ledger.put({"settings": {}, "state": state})
+        return tmp_path / name
+
+    older = asyncio.run(make("1", "killed"))
+    newer = asyncio.run(make("2", "running"))
+    asyncio.run(make("3", "complete"))
+    assert unfinished(tmp_path) == newer
+    with rundir.locked(newer):
+        assert unfinished(tmp_path) == older
+        with rundir.locked(older), pytest.raises(ResumeRefused, match="no unfinished run"):
+            unfinished(tmp_path)

@@ -91,6 +91,25 @@ async def test_a_touched_file_with_the_same_keys_is_no_change(files: KeyFiles, t
     assert (watch.generation, told.events) == (0, [])
 
 
+async def test_who_insists_has_a_file_read_that_looks_like_before(
+    files: KeyFiles, told: Told
+) -> None:
+    """Written in place, as long, with the time it had: a person can know better than a stamp."""
+    used: list[Keyring] = []
+    watch = await _watch(files, told, used)
+    before = (await asyncio.to_thread(Keyring.load, files, INFO)).server.keyset
+    found = files.server.stat()
+    other = replace(before.primary, public=generate().public().primary.public)
+    new = Keyset((other,), before.primary_id)
+    files.server.write_bytes(to_json(new))
+    os.utime(files.server, ns=(found.st_atime_ns, found.st_mtime_ns))
+    await watch.look()
+    assert (watch.generation, told.events) == (0, [])
+    await watch.look(insist=True)
+    assert [keyring.server.keyset for keyring in used] == [new]
+    assert (watch.generation, told.events) == (1, ["keys.renewed"])
+
+
 async def test_a_new_server_key_is_used_once(files: KeyFiles, told: Told) -> None:
     """However many look at once; the client's keys stay what they are."""
     used: list[Keyring] = []

@@ -48,6 +48,16 @@ def test_batches_of_other_users_go_on_while_one_waits() -> None:
     assert guard.release(1) == [2]
 
 
+def test_an_heir_holds_what_it_shares_with_whoever_comes_later() -> None:
+    """Its identities are not given away with those of the batch that it waited for."""
+    guard = OrderGuard()
+    assert guard.announce(0, Names(["a", "x"])) == [0]
+    assert guard.announce(1, Names(["b", "x"])) == []
+    assert guard.release(0) == [1]
+    assert guard.announce(2, Names(["c", "x"])) == []
+    assert guard.release(1) == [2]
+
+
 def test_one_release_may_clear_several_in_input_order() -> None:
     """Everybody whose last obstacle is gone is named, the lowest number first."""
     guard = OrderGuard()
@@ -92,6 +102,7 @@ def test_a_waiting_batch_that_is_released_lets_the_others_pass() -> None:
     assert guard.announce(2, Names(["b"])) == []
     assert guard.announce(3, Names(["a"])) == []
     assert guard.release(1) == [2]
+    assert repr(guard) == "<OrderGuard: 3 unfinished, 1 of them waiting>"
     assert guard.release(0) == [3]
 
 
