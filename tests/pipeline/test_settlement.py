@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import orjson
 import pytest
 
@@ -114,6 +116,7 @@ def test_the_policy_can_be_to_hold_everything() -> None:
     assert not desk.settlement.is_safe
     desk.lose(stored=False)
     assert desk.states() == [UNKNOWN, UNKNOWN]
+    assert not Desk.of(*users(2), policy=OnAmbiguous.HOLD).settlement.is_safe
 
 
 def test_an_outage_is_nobodys_fault() -> None:
@@ -126,19 +129,43 @@ def test_an_outage_is_nobodys_fault() -> None:
     assert desk.states() == [PROCESSED] * 4
 
 
-@pytest.mark.parametrize("culprit", [0, 20, 63])
-def test_what_the_service_chokes_on_is_found_where_nothing_else_is_left(culprit: int) -> None:
-    """No other batch is there to be believed: parts of this one are."""
-    desk = Desk.of(*users(64))
+def _choking_on(*culprits: int) -> Callable[[Desk], None]:
+    """A service that never answers a request with one of these records in it."""
 
     def step(desk: Desk) -> None:
-        if culprit in desk.next():
-            desk.lose(stored=False)
-        else:
+        if set(culprits).isdisjoint(desk.next()):
             desk.answer()
+        else:
+            desk.lose(stored=False)
 
-    desk.serve(step)
-    assert {n: s for n, s in desk.final().items() if s is not PROCESSED} == {culprit: UNKNOWN}
+    return step
+
+
+@pytest.mark.parametrize("culprits", [(0,), (20,), (63,), (62, 63)])
+def test_what_the_service_chokes_on_is_found_where_nothing_else_is_left(
+    culprits: tuple[int, ...],
+) -> None:
+    """No other batch is there to be believed: parts of this one are."""
+    desk = Desk.of(*users(64)).serve(_choking_on(*culprits))
+    unsettled = {n: s for n, s in desk.final().items() if s is not PROCESSED}
+    assert unsettled == dict.fromkeys(culprits, UNKNOWN)
+
+
+def test_what_follows_a_record_that_was_put_off_is_found_as_well() -> None:
+    """It is of the batch that was cut: what was believed since then counts for it, too."""
+    desk = Desk.of(user("a"), user("a"), user("b")).serve(_choking_on(0, 1))
+    assert desk.states() == [UNKNOWN, UNKNOWN, PROCESSED]
+
+
+def test_a_half_is_cut_at_once_where_nothing_at_all_is_believed() -> None:
+    """Its batch was as patient as it has to be; only a part can show what is wrong."""
+    desk = Desk.of(*users(4))
+    for _ in range(1 + MAX_AMBIGUOUS):
+        assert desk.next() == (0, 1, 2, 3)
+        desk.lose(stored=False)
+    assert desk.next() == (0, 1)
+    desk.lose(stored=False)
+    assert desk.next() == (0,)
 
 
 def test_a_batch_that_keeps_getting_no_answer_is_isolated() -> None:

@@ -29,6 +29,8 @@ def test_a_batch_refused_twice_is_halved_and_speaks_against_the_service() -> Non
     desk.refuse()
     assert desk.refuse()
     assert desk.settlement.isolating
+    assert desk.settlement.piece is not None
+    assert desk.settlement.piece.tries == 0, "a half is no repetition"
     assert desk.next() == (0, 1)
     assert not desk.refuse()
     assert desk.next() == (0,)
@@ -139,7 +141,9 @@ def test_followers_that_were_never_refused_have_their_own_first_try() -> None:
     assert desk.codes() == {0: 400}
     assert desk.next() == (1,)
     assert not desk.refuse()
-    assert desk.settlement.pending == {1}
+    for _ in range(2 * MIN_ALONE):
+        desk.refuse()
+    assert desk.settlement.pending == {1}, "nothing was accepted since it was refused itself"
 
 
 def test_the_canary_is_probed_by_three_records() -> None:

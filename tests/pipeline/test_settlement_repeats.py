@@ -35,13 +35,16 @@ def test_a_passing_error_is_bounded() -> None:
     assert desk.requests == MAX_TRANSIENT
 
 
-@pytest.mark.parametrize("lines", [[counter("a")], [user("a"), counter("a")]])
+@pytest.mark.parametrize("lines", [[counter("kim-1")], [user("kim-1"), counter("kim-1")]])
 def test_a_passing_error_is_final_where_a_repeat_would_do_harm(lines: list[bytes]) -> None:
-    """The record, or a later one of its user, must not be applied twice."""
+    """The record, or a later one of its user, must not be applied twice; what the service said of
+    it is kept without the record's values, here as anywhere.
+    """
     desk = Desk.of(*lines)
-    desk.answer({0: 555})
+    desk.answer({0: 555}, lambda place: f"kim-1 is busy. Skipped record number : {place}")
     assert desk.settlement.piece is None
     assert desk.codes() == {0: 555}
+    assert [refusal.error for refusal, _ in desk.refusals] == ["… is busy."]
 
 
 def test_a_passing_error_is_not_held_by_another_that_is_final() -> None:
