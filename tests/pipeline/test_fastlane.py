@@ -16,6 +16,7 @@ from ctbatch.models import Batch, Names, Span
 from ctbatch.pipeline.checker.check import Checker, Rules, check
 from ctbatch.pipeline.checker.fastlane import MAX_SHAPES, Alike, FastLane
 from ctbatch.pipeline.checker.fields import PLACEHOLDERS
+from ctbatch.pipeline.checker.shapes import Form, form_for
 from tests.pipeline.lines import (
     ACCEPTED,
     NOT_RECORDS,
@@ -322,6 +323,56 @@ def test_placeholders_are_found_in_any_letter_case_by_their_bytes() -> None:
     letters = set("".join(PLACEHOLDERS))
     foreign = (chr(code) for code in range(0x80, sys.maxunicode + 1))
     assert not [char for char in foreign if letters >= set(char.lower())]
+
+
+@pytest.mark.parametrize("word", sorted(PLACEHOLDERS))
+def test_every_placeholder_is_left_also_among_longer_identities(word: str) -> None:
+    """Identities are looked at singly where one is short enough to be one."""
+    lane = taught(*(person(n) for n in range(20)))
+    named = [profile({"Name": "x", "Age": 1}, identity=text) for text in (word, "y" * len(word))]
+    assert left_of(lane, person(1), named[0], person(2)) == [1]
+    assert left_of(lane, person(1), named[1], person(2)) == []
+
+
+AT_THE_LIMIT: dict[str, Callable[[int], bytes]] = {
+    "identity": lambda over: person(1).replace(b"user-000000001", b"x" * (1024 + over)),
+    "value": lambda over: person(1, Name="x" * (512 + over)),
+    "event name": lambda over: event({"n": 1}, identity="user-000001", evtName="x" * (120 + over)),
+    "list": lambda over: person(1, Items=[1] * (100 + over)),
+}
+WITH: dict[Form, bytes] = {
+    Form.PLAIN: b"",
+    Form.ESCAPED: rb"\n",
+    Form.CAREFUL: rb"\"",
+}
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("what", list(AT_THE_LIMIT))
+def test_limits_are_the_same_in_every_form(what: str, form: Form) -> None:
+    """What is as long as it may be is clean, of one more the exact check has something to say."""
+    line = AT_THE_LIMIT[what]
+    lane = taught(*(person(n) for n in range(20)), line(-50))
+    batch = batch_of([person(2).replace(b"Person", WITH[form]), line(0), line(1)])
+    assert form_for(batch.data) is form
+    assert left_of(lane, *batch.lines()) == [2]
+    found = Checker(Rules(), lane).check(batch)
+    assert found == check(batch, Rules())
+    minded = [refusal.index for refusal in found.refusals] + [at for at, _ in found.warnings]
+    assert minded == [2]
+
+
+def test_keys_that_no_line_has_together_are_too_many_together() -> None:
+    """A shape of several kinds of lines covers no line with more keys than one may have."""
+    keys = [f"k{n:03}" for n in range(300)]
+    first, second = (
+        profile(dict.fromkeys(some, 1), identity="user-000001") for some in (keys[:200], keys[100:])
+    )
+    lane = taught(first, second)
+    batch = batch_of([first, second, profile(dict.fromkeys(keys, 1), identity="user-000001")])
+    assert left_of(lane, *batch.lines()) == [2]
+    assert Checker(Rules(), lane).check(batch) == check(batch, Rules())
+    assert [refusal.index for refusal in check(batch, Rules()).refusals] == [2]
 
 
 def test_lines_over_the_limit_of_the_run_are_not_clean() -> None:
