@@ -358,9 +358,9 @@ async def test_how_full_slots_were_is_measured_against_what_was_open() -> None:
     clock = Clock()
     slots = Slots(Controller(4, 4), clock=clock)
     assert slots.usage == (0.0, 0.0, 0.0)
-    async with slots.take(), slots.take() as second:
-        clock.now += 10  # 2 of 4
-        second.answered(throttled=True)
-        clock.now += 5  # 2 of 2
+    async with slots.take(), slots.take(), slots.take() as third:
+        clock.now += 10  # 3 of 4
+        third.answered(throttled=True)
+        clock.now += 5  # 2 of 2, and one beyond them
     clock.now += 1  # 0 of 2
-    assert slots.usage == (16.0, 30.0, 52.0)
+    assert slots.usage == (16.0, 40.0, 52.0)

@@ -88,13 +88,15 @@ AMBIGUOUS = {Weather.RESET, Weather.TIMEOUT, Weather.FAILED, Weather.WRONG_COUNT
 class ScriptedService:
     """Decides by its seed and by what it is sent, so that whatever went wrong goes wrong again.
 
-    ``weather`` befalls ``bad_share`` of the requests; ``largest`` is how many records it takes at a
-    time; where it is not ``numbered``, half of its refusals do not tell which record they are of;
-    ``lenient``, it takes every record.
+    ``script`` is what befalls the next requests, one after the other; ``weather`` befalls
+    ``bad_share`` of those after them. ``largest`` is how many records it takes at a time; where it
+    is not ``numbered``, half of its refusals do not tell which record they are of; ``lenient``, it
+    takes every record.
 
     ``stored`` are the numbers of the records in the order of storing; ``exposed`` those that an
     answer left open; ``told`` those that an answer said were stored; ``ambiguous`` counts the
-    ambiguous answers for each; ``transient`` are those that were refused with 555.
+    ambiguous answers for each; ``transient`` are those that were refused with 555. ``fresh`` is for
+    each request whether it wanted a fresh connection.
     """
 
     seed: int = 0
@@ -105,11 +107,13 @@ class ScriptedService:
     lenient: bool = False
     concurrency: int = 15
     on_request: Callable[[int], None] | None = None
+    script: list[Weather] = field(default_factory=list)
     stored: list[int] = field(default_factory=list)
     exposed: set[int] = field(default_factory=set)
     told: set[int] = field(default_factory=set)
     ambiguous: Counter[int] = field(default_factory=Counter)
     transient: set[int] = field(default_factory=set)
+    fresh: list[bool] = field(default_factory=list)
     requests: int = 0
     dead: bool = False
 
@@ -124,9 +128,11 @@ class ScriptedService:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def request(self, *_: object, body: bytes, **__: object) -> Reply:
+    async def request(self, *_: object, body: bytes, fresh: bool, **__: object) -> Reply:
         """One attempt of the product's, in the place of :class:`Transport`'s."""
         records = json.loads(body)["d"]
+        assert fresh or not any(map(is_unsafe, records)), "on a connection that may be stale"
+        self.fresh.append(fresh)
         names = {record["identity"] for record in records}
         assert all(names.isdisjoint(other) for other in self._inside), "two of one user at once"
         assert len(self._inside) < self.concurrency
@@ -163,6 +169,8 @@ class ScriptedService:
         if Conduct.POISON in conducts:
             return lambda: _reply(400, error="Malformed request")
         what = rng.choice(self.weather) if rng.random() < self.bad_share else Weather.CALM
+        if self.script:
+            what = self.script.pop(0)
         if what in AMBIGUOUS:
             return self._leave_open(what, rng, records)
         if what in UNTOUCHED:
@@ -225,6 +233,11 @@ def conduct_of(record: dict[str, Any]) -> Conduct:
     """What the service does with it."""
     data = record.get("profileData") or record["evtData"]
     return Conduct(data.get("conduct", Conduct.TAKEN))
+
+
+def is_unsafe(record: dict[str, Any]) -> bool:
+    """Whether it must not be applied twice."""
+    return record["type"] == "event" or "visits" in record["profileData"]
 
 
 def _entry(code: int, place: int, record: dict[str, Any]) -> dict[str, Any]:

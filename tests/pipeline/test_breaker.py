@@ -200,6 +200,7 @@ def test_after_a_failure_the_last_place_waits_for_those_on_the_wire() -> None:
         assert weather.enter(seq, safe=False)
     weather.breaker.failed("500")
     weather.turnstile.exit(1)
+    weather.wait_out()
     assert weather.allowed(4, safe=False) == 0
     assert weather.allowed(4) == 10
     weather.breaker.believed()
@@ -219,6 +220,15 @@ def test_those_that_fail_together_cost_one_short_pause() -> None:
     weather.breaker.failed("a straggler from before")
     weather.turnstile.exit(1)
     assert weather.breaker.next_probe_at == weather.clock.now + 2
+
+
+def test_stragglers_do_not_put_off_the_probe() -> None:
+    """What went out before the outage and fails in it says nothing new."""
+    weather = Weather().down()
+    due = weather.breaker.next_probe_at
+    weather.clock.now += 0.5
+    weather.breaker.failed("a straggler from before")
+    assert weather.breaker.next_probe_at == due
 
 
 @pytest.mark.parametrize("answers", [1, 5])
@@ -249,10 +259,11 @@ async def test_whoever_is_refused_at_the_slot_gives_his_claim_back() -> None:
     weather = Weather().down()
     weather.wait_out()
     assert weather.turnstile.reserve(1, safe=False, records=10) == 1
-    async with _waiting(weather, 2):
+    async with _waiting(weather, 2) as tasks:
         assert weather.allowed(2) == 0
         assert not weather.enter(1, safe=False, records=1)
         assert weather.allowed(2) == 10
+        await asyncio.wait_for(tasks[0], 5)
 
 
 def test_pauses_never_outlast_the_patience() -> None:

@@ -139,12 +139,15 @@ def test_the_state_is_what_stands_now(
     """A run that says it is running and is not was killed; one that ended early names the
     command.
     """
-    make(tmp_path, META | ({} if kept is None else {"state": kept, "finished_at": now()}))
+    meta = META | {"problem": "of the process before"}
+    make(tmp_path, meta | ({} if kept is None else {"state": kept, "finished_at": now()}))
     report = drawn(tmp_path, running=running)
     assert report.state is state
     assert (report.resume is not None) is resumable
     if running:
         assert (report.finished_at, report.problem) == (None, None)
+    else:
+        assert report.problem == "of the process before"
 
 
 def test_a_run_that_ended_before_it_began_has_no_report(tmp_path: Path) -> None:

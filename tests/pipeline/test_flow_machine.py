@@ -390,6 +390,30 @@ def test_what_was_refused_for_now_has_not_arrived() -> None:
     voyage.teardown()
 
 
+def test_what_was_refused_for_now_may_have_arrived_before() -> None:
+    """A 555 says that this request stored nothing of it, not that an unanswered one did not."""
+    voyage = Voyage()
+    lines = [Line("set", "") for _ in range(16)]
+    voyage.begin(lines, 1.0, OnAmbiguous.AUTO, Service(seed=0, largest=1000, numbered=True))
+    voyage.service.script = [Weather.RESET, Weather.TRANSIENT]
+    voyage.interrupt(Passage(batch_size=16, concurrency=1), 2, 1)
+    assert voyage.service.transient
+    [maybe] = _maybe(voyage.run_dir)
+    assert {line - 1 for _, line in maybe} == voyage.service.transient
+    voyage.teardown()
+
+
+def test_what_was_never_sent_has_not_arrived() -> None:
+    """Interrupted while nobody could be reached: the lines are unsent, and nothing more."""
+    voyage = Voyage()
+    lines = [Line("set", ""), Line("event", "")]
+    voyage.begin(lines, 1.0, OnAmbiguous.AUTO, Service(seed=0, largest=1000, numbered=True))
+    voyage.interrupt(Passage((Weather.NOT_SENT,), share=1.0), 1, 1)
+    assert voyage.service.requests == 1
+    assert not _maybe(voyage.run_dir)
+    voyage.teardown()
+
+
 class LongVoyage(Voyage):
     """The same, many times over."""
 

@@ -39,7 +39,7 @@ PERSON = {
 class Quoting(ScriptedService):
     """It adds to each answer what it was sent, as values, as JSON, and escaped."""
 
-    async def request(self, *args: object, body: bytes, **kwargs: object) -> Reply:
+    async def request(self, *args: object, body: bytes, **kwargs: Any) -> Reply:
         """As ever, only with more words."""
         reply = await super().request(*args, body=body, **kwargs)
         records = json.loads(body)["d"]
