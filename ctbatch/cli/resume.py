@@ -43,6 +43,7 @@ def resume(
     """
     from ctbatch.pipeline import continuing, runs  # noqa: PLC0415  # heavy: --help does not wait
 
+    flags = as_flags(connection)
     found = run_dir if run_dir is not None else continuing.unfinished()
     mode, given = continuing.mode_of(found), tuning.given()
 
@@ -53,10 +54,10 @@ def resume(
             endpoint=target.endpoint,
             keys=target.keys,
             tuning=given,
-            resume_flags=as_flags(connection),
+            resume_flags=flags,
             watcher=watcher,
             stop=stop,
         )
 
     target = connect(connection, os.environ, mode, plaintext=mode is Mode.PLAINTEXT)
-    raise typer.Exit(execute(begin, target, output, os.environ))
+    raise typer.Exit(execute(begin, target, output, os.environ, flags))

@@ -7,7 +7,7 @@ harmless for a terminal.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,12 +56,14 @@ _STATES = (
 )
 
 
-def summary(report: Report) -> str:
-    """The whole text, without a newline at its end."""
-    return "\n".join(_all(report))
+def summary(report: Report, flags: Sequence[str] = ()) -> str:
+    """The whole text, without a newline at its end. ``flags`` say where the run went: endpoint,
+    account id, key files; the commands in the text repeat them.
+    """
+    return "\n".join(_all(report, flags))
 
 
-def _all(report: Report) -> Iterator[str]:
+def _all(report: Report, flags: Sequence[str]) -> Iterator[str]:
     yield _headline(report)
     if report.problem:
         yield from (f"  {clean(row)}" for row in report.problem.splitlines())
@@ -76,7 +78,7 @@ def _all(report: Report) -> Iterator[str]:
     if report.run_dir:
         yield ""
         yield from _files(report)
-        yield from _next_steps(report)
+        yield from _next_steps(report, flags)
 
 
 def _headline(report: Report) -> str:
@@ -208,30 +210,46 @@ def _files(report: Report) -> Iterator[str]:
     yield from (f"  {path:<{width}}  {meaning}" for path, meaning in shown)
 
 
-def _next_steps(report: Report) -> Iterator[str]:
+def _next_steps(report: Report, flags: Sequence[str]) -> Iterator[str]:
     """What to do with the lines that need a look."""
     counts = report.lines
     if not counts.unprocessed + counts.invalid + counts.unknown:
         return
+    dry = report.mode in {Mode.DRY_RUN, Mode.SERVER_DRY_RUN}
     yield ""
     yield "What to do"
+    if dry:
+        yield "  Nothing was stored, and what follows stores nothing either."
     if counts.unprocessed + counts.invalid:
-        yield "  Mend the lines in rejected.ndjson, then upload that file:"
-        yield f"    {_again(report, 'rejected.ndjson')}"
+        yield f"  Mend the lines in rejected.ndjson, then {'check' if dry else 'upload'} that file:"
+        yield f"    {_again(report, flags, 'rejected.ndjson')}"
         if any(reason.code == "line_too_long" for reason in report.reasons):
             yield "  A line that was too long is an empty row there; where it is in the input is in"
             yield "  rejected.reasons.ndjson, as offset and length."
     if counts.unknown:
-        yield "  Look up the lines in unknown.ndjson (dashboard, ctbatch profile, ctbatch events),"
-        yield "  delete those that did arrive, since they would count twice, then upload the rest:"
-        yield f"    {_again(report, 'unknown.ndjson')}"
+        yield from _UNKNOWN_DRY if dry else _UNKNOWN
+        yield f"    {_again(report, flags, 'unknown.ndjson')}"
 
 
-def _again(report: Report, name: str) -> str:
-    """The command that uploads a file of the run directory in the same mode."""
-    flags = {Mode.PLAINTEXT: ["--plaintext"], Mode.EMULATOR: ["--emulator"]}
+_UNKNOWN = (
+    "  Look up the lines in unknown.ndjson (dashboard, ctbatch profile, ctbatch events),",
+    "  delete those that did arrive, since they would count twice, then upload the rest:",
+)
+
+_UNKNOWN_DRY = ("  No answer came for the lines in unknown.ndjson; have them checked again:",)
+
+_KINDS = ("dry_run", "server_dry_run", "emulator", "plaintext", "strict")
+"""Options of ``run`` that say what is done with a line; the modes are named like theirs."""
+
+
+def _again(report: Report, flags: Sequence[str], name: str) -> str:
+    """The command that does with a file of the run directory what the run did: at the same place,
+    in the same mode.
+    """
     path = str(Path(report.run_dir) / name)
-    return clean(shlex.join(["ctbatch", "run", path, *flags.get(report.mode, [])]))
+    kinds = [kind for kind in _KINDS if report.mode == kind or report.settings.get(kind)]
+    options = [f"--{kind.replace('_', '-')}" for kind in kinds]
+    return clean(shlex.join(["ctbatch", "run", path, *options, *flags]))
 
 
 def _row(name: str, text: str) -> str:

@@ -108,13 +108,41 @@ What to do
 
 
 @pytest.mark.parametrize(
-    ("mode", "flag"), [(Mode.EMULATOR, " --emulator"), (Mode.PLAINTEXT, " --plaintext")]
+    ("mode", "flag"),
+    [
+        (Mode.EMULATOR, " --emulator"),
+        (Mode.PLAINTEXT, " --plaintext"),
+        (Mode.DRY_RUN, " --dry-run"),
+        (Mode.SERVER_DRY_RUN, " --server-dry-run"),
+    ],
 )
 def test_what_is_uploaded_again_goes_the_same_way(mode: Mode, flag: str) -> None:
     """The command that is suggested can be pasted: mode kept, path quoted."""
     text = summary(replace(REPORT, mode=mode, run_dir="my runs/a", lines=Counts(invalid=1)))
     assert text.endswith(f"    ctbatch run 'my runs/a/rejected.ndjson'{flag}")
     assert "unknown.ndjson" not in text
+
+
+def test_what_is_uploaded_again_goes_to_the_same_place() -> None:
+    """Region, account and keys are repeated as given, and whatever the mode does not tell."""
+    settings = {"server_dry_run": True, "plaintext": True, "strict": True, "emulator": False}
+    report = replace(REPORT, mode=Mode.SERVER_DRY_RUN, settings=settings)
+    flags = ("--region", "in1", "--hpke-info", "a b")
+    again = " --server-dry-run --plaintext --strict --region in1 --hpke-info 'a b'"
+    commands = [row for row in summary(report, flags).splitlines() if "ctbatch run" in row]
+    assert commands == [
+        f"    ctbatch run runs/a/{name}.ndjson{again}" for name in ("rejected", "unknown")
+    ]
+
+
+@pytest.mark.parametrize("mode", [Mode.DRY_RUN, Mode.SERVER_DRY_RUN])
+def test_after_a_dry_run_nobody_is_told_to_upload(mode: Mode) -> None:
+    """What was only checked is checked again once it is mended; nothing can have arrived."""
+    text = summary(replace(REPORT, mode=mode))
+    assert "Nothing was stored, and what follows stores nothing either." in text
+    assert "then check that file:" in text
+    assert "upload" not in text
+    assert "did arrive" not in text
 
 
 def test_what_was_not_copied_is_said_to_be_empty() -> None:

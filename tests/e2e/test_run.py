@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -98,6 +99,41 @@ def test_the_run_directory_is_as_documented(desk: Desk) -> None:
     assert again.code == 0
     assert again.report == ended.report
     assert "complete" in desk.ctbatch("report", run_dir).out
+
+
+def test_the_way_on_goes_to_the_same_place(desk: Desk, service: Service) -> None:
+    """Who gave endpoint, account and keys as flags can paste what is printed, by the run and by a
+    report of it later; a dry run is followed by another.
+    """
+    users = desk.write("users.ndjson", *profiles(3), b"{}")
+    given = {
+        "--base-url": service.base_url,
+        "--account-id": service.account_id,
+        "--server-key": str(service.server_key),
+        "--client-key": str(service.client_key),
+    }
+    flags = [word for pair in given.items() for word in pair]
+    alone = dict.fromkeys(set(service.env) - {"CLEVERTAP_PASSCODE"})
+    run_dir = desk.cwd / "my run"
+
+    def way_on(*args: object) -> list[str]:
+        ended = desk.ctbatch(*args, env=alone)
+        assert ended.code == (0 if args[0] == "report" else 3), ended.err
+        return shlex.split(ended.out.splitlines()[-1])[1:]
+
+    command = way_on("run", users, *flags, "--run-dir", run_dir)
+    assert command[:2] == ["run", str(run_dir / "rejected.ndjson")]
+    assert dict(zip(command[2::2], command[3::2], strict=True)) == given
+    assert way_on("report", run_dir) == command
+    assert way_on(*command)[2:] == command[2:]
+    assert len(service.records()) == 3
+    checked = way_on("run", users, *flags, "--server-dry-run", "--run-dir", "checked")
+    assert checked == ["run", "checked/rejected.ndjson", "--server-dry-run", *command[2:]]
+    assert way_on("report", "checked") == checked
+    assert way_on("run", users, "--dry-run", "--run-dir", "dry") == [
+        *("run", "dry/rejected.ndjson", "--dry-run")
+    ]
+    assert len(service.records()) == 3
 
 
 AS_WRITTEN = [

@@ -14,7 +14,7 @@ from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import Keyset, Status, generate, rotate, to_json
 from ctbatch.errors import KeysetError, OpenError
 from ctbatch.notices import Live, Notice
-from ctbatch.pipeline.keyring import Keyring, KeyWatch
+from ctbatch.pipeline.keyring import Keyring, KeyWatch, _Stamp
 from ctbatch.settings import KeyFiles
 
 INFO = b"XXX-XXX-XXXX"
@@ -92,17 +92,16 @@ async def test_a_touched_file_with_the_same_keys_is_no_change(files: KeyFiles, t
 
 
 async def test_who_insists_has_a_file_read_that_looks_like_before(
-    files: KeyFiles, told: Told
+    files: KeyFiles, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written in place, as long, with the time it had: a person can know better than a stamp."""
+    """On a file system that tells little: a person can know better than a stamp."""
+    monkeypatch.setattr(_Stamp, "of", lambda _path: _Stamp(0, 0, 0, 0, 0))
     used: list[Keyring] = []
     watch = await _watch(files, told, used)
     before = (await asyncio.to_thread(Keyring.load, files, INFO)).server.keyset
-    found = files.server.stat()
     other = replace(before.primary, public=generate().public().primary.public)
     new = Keyset((other,), before.primary_id)
     files.server.write_bytes(to_json(new))
-    os.utime(files.server, ns=(found.st_atime_ns, found.st_mtime_ns))
     await watch.look()
     assert (watch.generation, told.events) == (0, [])
     await watch.look(insist=True)
