@@ -61,6 +61,8 @@ def connect(
     """What a run in this mode needs of account, endpoint and keys; nothing else is read."""
     if mode is Mode.EMULATOR:
         connection.refuse_all("has no meaning with --emulator, which brings its own")
+    if mode is Mode.DRY_RUN:
+        connection.endpoint({})  # a wrong flag is told now: the commands that go on repeat it
     if mode in {Mode.EMULATOR, Mode.DRY_RUN}:
         return Target(mode)
     if plaintext and (connection.server_key or connection.client_key):

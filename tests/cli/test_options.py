@@ -137,6 +137,17 @@ def test_the_emulator_excludes_flags_that_name_another_place(connection: Connect
         made(connection, kind=Kind(emulator=True))
 
 
+def test_a_flag_that_is_wrong_is_told_in_a_dry_run_too() -> None:
+    """The command that goes on repeats the flags: no login in a URL may get that far."""
+    for wrong in (
+        Connection(proxy="http://me:hunter2@x"),
+        Connection(base_url="https://a:hunter2@x"),
+    ):
+        with pytest.raises(SettingsError, match="user") as error:
+            made(wrong, kind=Kind(dry_run=True))
+        assert "hunter2" not in str(error.value)
+
+
 def test_a_dry_run_needs_nothing() -> None:
     """A file can be checked without account and keys."""
     settings = made(kind=Kind(dry_run=True), env={})
