@@ -161,8 +161,13 @@ def _reason(reason: Reason) -> str:
 
 
 def _took(report: Report) -> Iterator[str]:
-    speed = report.throughput.lines_per_s
-    yield _row("Took", duration(report.elapsed_s) + (f", {count(speed)} lines/s" if speed else ""))
+    if report.state in {RunState.RUNNING, RunState.KILLED}:
+        # A process tells its time at its end; that of those before it is not the whole.
+        yield _row("Began", clean(report.started_at))
+    else:
+        speed = report.throughput.lines_per_s
+        rate = f", {count(speed)} lines/s" if speed else ""
+        yield _row("Took", duration(report.elapsed_s) + rate)
     attempts, latency = report.attempts, report.latency_ms
     if attempts.total and latency.p50 is not None and latency.p99 is not None:
         retries = f", {count(attempts.retries)} of them retries" if attempts.retries else ""

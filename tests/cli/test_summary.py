@@ -192,6 +192,14 @@ def test_the_first_line_says_how_it_ended(report: Report, headline: str) -> None
     assert summary(report).splitlines()[0].endswith(headline)
 
 
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.KILLED])
+def test_a_time_that_is_not_known_is_not_told(state: RunState) -> None:
+    """Of a run that goes on, or was killed, it is told when it began."""
+    text = summary(replace(REPORT, state=state, elapsed_s=0.0, throughput=Throughput()))
+    assert "Began     2026-01-31T12:00:00Z" in text
+    assert "Took" not in text
+
+
 def test_a_stop_says_why() -> None:
     """The reason stands right below the headline, all of it."""
     text = summary(
