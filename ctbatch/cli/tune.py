@@ -14,11 +14,11 @@ from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
-from ctbatch.cli.wording import count
-from ctbatch.errors import SettingsError
+from ctbatch.cli.wording import clean, count
+from ctbatch.errors import ExitCode, SettingsError
 from ctbatch.pipeline.sealer.pool import workers_for
 from ctbatch.settings import MAX_BATCH_LINES, MAX_CONCURRENCY, Batching, Delivery
-from ctbatch.tuning.figures import Figures, Setting
+from ctbatch.tuning.figures import Figures, Setting, is_failure
 from ctbatch.tuning.trials import Trials
 from ctbatch.tuning.tuner import Bounds, End, Seen, Verdict, search
 
@@ -30,6 +30,10 @@ TRY_S = 60.0
 _ENDS = {
     End.FOUND: "more requests at a time, or smaller batches, bring no more",
     End.THROTTLED: "the service began to refuse requests (429), so nothing more was tried",
+    End.FAILED: (
+        "a request failed ({failures}), so nothing more was tried: try again once the service"
+        " answers every time; `ctbatch check` may say what is wrong"
+    ),
     End.BUDGET: "the requests allowed are used up: --requests allows more",
     End.INPUT: "the input, or --limit, is too short to measure more requests at a time",
 }
@@ -56,7 +60,9 @@ def tune(
     inputs: Annotated[list[str], INPUTS],
     ground: Ground,
     connection: Connection,
-    requests: Annotated[int, typer.Option(help="Requests in all, at most.")] = 500,
+    requests: Annotated[
+        int, typer.Option(help="Requests in all, at most, repetitions included.")
+    ] = 500,
     max_concurrency: Annotated[
         int, typer.Option(help="Requests at a time, at most.")
     ] = MAX_CONCURRENCY,
@@ -74,8 +80,8 @@ def tune(
 ) -> None:
     """Find the concurrency and the batch size that settle most lines per second.
 
-    It begins with one request at a time, and stops at the first sign of throttling. Against the
-    bundled emulator:
+    It begins with one request at a time, and stops at the first sign of throttling, or at the first
+    request that fails. Against the bundled emulator:
 
         ctbatch tune users.ndjson --latency 0.5
 
@@ -100,6 +106,8 @@ def tune(
         streams.out_bytes(_json(found, ground))
     else:
         streams.out("\n".join(_told(found)))
+    if found.setting is None and found.verdict.end is End.FAILED:
+        raise typer.Exit(ExitCode.STOPPED)
 
 
 async def _search(
@@ -118,18 +126,37 @@ async def _search(
                 wanted = searching.send(Seen(0.0, 0, certain=False))
                 continue
             figures = await trials.measure(
-                setting, lines=lines, seconds=TRY_S, until_throttled=True
+                setting, lines=lines, seconds=TRY_S, requests=wanted.requests
             )
             tried.append(figures)
-            rate = "429" if figures.throttled else f"{count(figures.lines_per_s)} lines/s"
-            progress(f"{setting.options}: {rate}", quiet=quiet)
+            progress(f"{setting.options}: {_outcome(figures)}", quiet=quiet)
             wanted = searching.send(_seen(figures))
     except StopIteration as end:
         return _Found(end.value, workers, tried)
 
 
 def _seen(figures: Figures) -> Seen:
-    return Seen(figures.lines_per_s, figures.requests, figures.throttled > 0, figures.certain)
+    return Seen(
+        figures.lines_per_s,
+        figures.requests,
+        throttled=figures.throttled > 0,
+        failed=figures.failed,
+        certain=figures.certain,
+    )
+
+
+def _outcome(figures: Figures) -> str:
+    if figures.throttled:
+        return "429"
+    if figures.failed:
+        return _failures(figures)
+    return f"{count(figures.lines_per_s)} lines/s"
+
+
+def _failures(figures: Figures) -> str:
+    """What came instead of answers."""
+    named = sorted(result for result in figures.results if is_failure(result))
+    return clean(", ".join(named)).replace("_", " ") or "an answer that could not be used"
 
 
 def _json(found: _Found, ground: Ground) -> bytes:
@@ -146,8 +173,11 @@ def _json(found: _Found, ground: Ground) -> bytes:
 
 
 def _told(found: _Found) -> Iterator[str]:
-    requests = f"{count(found.verdict.requests)} requests"
-    yield f"After {requests}: {_ENDS[found.verdict.end]}."
+    number = found.verdict.requests
+    why = _ENDS[found.verdict.end]
+    if found.tried:
+        why = why.format(failures=_failures(found.tried[-1]))
+    yield f"After {count(number)} request{'' if number == 1 else 's'}: {why}."
     setting = found.setting
     if setting is None:
         yield "Nothing could be measured, so there is nothing to recommend."

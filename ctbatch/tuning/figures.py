@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ctbatch.pipeline.report.bottleneck import Cause
 
-__all__ = ["Figures", "Setting"]
+__all__ = ["Figures", "Setting", "is_failure"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,7 +37,8 @@ class Figures:
     next request when a slot comes free, so only the latter shows what a stall costs
     (:mod:`ctbatch.pipeline.report.measurements`). ``cpu``: the share of one core that all our
     processes took; ``in_flight``: slots in use on average, and ``cause``: what it was bound by,
-    both over the same time as the rate.
+    both over the same time as the rate. ``results``: requests by what came of them; ``failed``:
+    one of them had no answer that could be used.
     """
 
     setting: Setting
@@ -52,8 +54,17 @@ class Figures:
     p99_ms: float | None = None
     batch_p99_ms: float | None = None
     cause: Cause | None = None
+    results: Mapping[str, int] = field(default_factory=dict)
+    failed: bool = False
 
     @property
     def throttled_share(self) -> float:
         """The share of the requests that were answered 429."""
         return self.throttled / self.requests if self.requests else 0.0
+
+
+def is_failure(result: str) -> bool:
+    """Whether a key of ``results`` is anything but an answer that something was accepted (2xx) or
+    that there were too many requests (429).
+    """
+    return not (result.isdecimal() and result.startswith("2")) and not result.startswith("429")

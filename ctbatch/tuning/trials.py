@@ -6,6 +6,8 @@ Invariants:
    is over, however it ends short of a ``kill -9``: no copy of a refused line stays.
 2. Against an account every request is a dry run; nothing is stored.
 3. A run that fails for a reason of its own ends everything with that reason.
+4. A trial that may make so many requests makes no more, whatever they are made for, and none after
+   one that failed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ctbatch.pipeline.report.bottleneck import Mark, Usage, bound_by
 from ctbatch.pipeline.report.document import Report
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings
-from ctbatch.tuning.figures import Figures, Setting
+from ctbatch.tuning.figures import Figures, Setting, is_failure
 from ctbatch.tuning.steady import slope
 
 __all__ = ["Trials"]
@@ -58,23 +60,24 @@ class Trials:
             self._stop.request(signal_number)
 
     async def measure(
-        self, setting: Setting, *, lines: int, seconds: float, until_throttled: bool = False
+        self, setting: Setting, *, lines: int, seconds: float, requests: int | None = None
     ) -> Figures:
         """Upload at most ``lines`` of the input, for so many seconds once all slots are open (and
-        until a rate is certain, but no longer than ``WHOLE`` times as long in all);
-        ``until_throttled``: no further than the first 429.
+        until a rate is certain, but no longer than ``WHOLE`` times as long in all); with so many
+        ``requests`` at most, if that is given, and then no further than the first that fails.
 
         Raises:
             CtbatchError: the run could not begin or failed, or the user ended it.
         """
         self._go_on()
-        stop = self._stop = Stop()
-        probe = _Probe(stop, setting, lines, seconds, until_throttled=until_throttled)
+        stop = self._stop = Stop() if requests is None else _Allowance(requests)
+        probe = _Probe(stop, setting, lines, seconds)
+        backoff = None if requests is None else probe.failed_once
         directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="ctbatch-trial-"))
         cpu_s = _cpu_s()
         try:
             settings = _with(self._base, setting, lines, directory / "run")
-            report = await runs.run(settings, watcher=probe, stop=stop)
+            report = await runs.run(settings, watcher=probe, stop=stop, backoff=backoff)
         finally:
             probe.close()
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -89,38 +92,84 @@ class Trials:
             raise self._interrupted
 
 
+class _Allowance(Stop):
+    """The wish to end a trial, which is there by itself once so many requests went out.
+
+    Repetitions cannot be counted in advance, nor batches that their bytes cut; but a delivery looks
+    at ``draining`` right before each request.
+    """
+
+    def __init__(self, requests: int) -> None:
+        self.live = Live()
+        self._allowed = requests
+        self._ends = self._ending = False
+        super().__init__()
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether no further request may be made."""
+        return self.live.attempts >= self._allowed
+
+    @property
+    def draining(self) -> bool:
+        """Whether the run has been asked to end, or may make no further request."""
+        return self._ends or (self.is_used_up and not self._ending)
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self._ends = value
+
+    def fail(self, reason: CtbatchError) -> None:
+        """As in any run, and also where the requests are used up."""
+        self._ending = True
+        super().fail(reason)
+
+
 class _Probe:
     """Watches a trial from its own event loop, and asks it to end when it has seen enough."""
 
-    def __init__(
-        self, stop: Stop, setting: Setting, lines: int, seconds: float, *, until_throttled: bool
-    ) -> None:
+    def __init__(self, stop: Stop, setting: Setting, lines: int, seconds: float) -> None:
         self._stop = stop
         self._setting = setting
         self._lines = lines
         self._seconds = seconds
-        self._until_throttled = until_throttled
         self._live = Live()
         self._asked = self._open = False
         self._timer: asyncio.TimerHandle | None = None
         self._first: Mark | None = None
         self._last: Mark | None = None
+        self._answers: list[int] = []
+        self.failed = False
+        """Whether the trial ended because an attempt failed."""
         self.samples: list[tuple[float, float]] = []
         """Seconds and lines settled, while it was at its best."""
 
     def watch(self, live: Live) -> None:
         """Begin."""
         self._live = live
+        if isinstance(self._stop, _Allowance):
+            self._stop.live = live
         self._enough_s = self._until_s = asyncio.get_running_loop().time() + WHOLE * self._seconds
         self._tick()
 
     def tell(self, notice: Notice) -> None:
         """Notices of a trial are nobody's business; what ends it is in its stop."""
 
+    def failed_once(self, tries: int, retry_after: str | None) -> float:
+        """An attempt failed, and the run asks how long to pause before another: there is none."""
+        self.failed = True
+        self._end()
+        return 0.0
+
     def close(self) -> None:
         """End."""
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def requests(self) -> int:
+        """Requests that went out so far, answered or not."""
+        return self._live.attempts
 
     @property
     def throttled(self) -> int:
@@ -135,11 +184,9 @@ class _Probe:
     @property
     def certain(self) -> bool:
         """Whether enough was seen of all slots at work."""
-        if not self.samples:
+        if not self._answers:
             return False
-        setting = self._setting
-        settled = self.samples[-1][1] - self.samples[0][1]
-        return settled >= ROUNDS * setting.concurrency * setting.batch_size
+        return self._answers[-1] - self._answers[0] >= ROUNDS * self._setting.concurrency
 
     @property
     def usage(self) -> Usage | None:
@@ -152,16 +199,23 @@ class _Probe:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._sample(now)
-        if not self._stop.draining and self._seen_enough(now):
-            self._asked = True
-            self._stop.request(signal.SIGINT)
-        if not self._stop.draining:
+        if now >= self._until_s or (now >= self._enough_s and self.certain):
+            self._end()
+        if self._stop.reason is None:
             self._timer = loop.call_later(PERIOD_S, self._tick)
 
-    def _seen_enough(self, now: float) -> bool:
-        if self._until_throttled and self._live.throttled:
+    def _end(self) -> None:
+        if self._stop.reason is None:
+            self._asked = True
+            self._stop.request(signal.SIGINT)
+
+    @property
+    def _all_sent(self) -> bool:
+        """Whether nothing is left to be sent for the first time."""
+        live = self._live
+        if isinstance(self._stop, _Allowance) and self._stop.is_used_up:
             return True
-        return now >= self._until_s or (now >= self._enough_s and self.certain)
+        return live.lines_read >= self._lines or live.bytes_read == live.bytes_total
 
     def _sample(self, now: float) -> None:
         """Take note of the counter while all slots are open (or as many as the service takes) and
@@ -173,10 +227,10 @@ class _Probe:
         if not self._open and (live.limit >= self._setting.concurrency or live.throttled):
             self._open = True
             self._enough_s = now + self._seconds
-        read = live.lines_read >= self._lines or live.bytes_read == live.bytes_total
-        emptying = read and live.in_progress < self._setting.concurrency
+        emptying = self._all_sent and live.in_progress < self._setting.concurrency
         if self._open and not emptying:
             self.samples.append((now, live.settled))
+            self._answers.append(live.attempts - live.in_flight - live.retries)
             self._last = Mark.of(now, live)
             self._first = self._first or self._last
 
@@ -205,7 +259,7 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
         lines_per_s=report.throughput.lines_per_s if rate is None else rate,
         certain=probe.certain,
         lines=settled,
-        requests=report.attempts.total,
+        requests=probe.requests,
         throttled=probe.throttled,
         elapsed_s=elapsed_s,
         cpu=cpu_s / elapsed_s if elapsed_s else 0.0,
@@ -214,6 +268,8 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
         p99_ms=latency.p99,
         batch_p99_ms=batches.p99,
         cause=None if bottleneck is None else bottleneck.cause,
+        results=report.attempts.by_result,
+        failed=probe.failed or any(map(is_failure, report.attempts.by_result)),
     )
 
 

@@ -7,9 +7,10 @@ do, climbs on with those.
 
 Invariants:
 
-1. No more requests are asked for than the budget holds.
-2. The first sign of throttling ends the search; nothing at or above what was throttled is
-   recommended.
+1. What was spent and what the next try may take are within the budget, as long as a try takes no
+   more requests than it asks for.
+2. The first sign of throttling ends the search, and so does the first request that fails; nothing
+   at or above what was throttled is recommended.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Measure this setting with so many requests."""
+    """Measure this setting with so many requests at most, repetitions included."""
 
     concurrency: int
     batch_size: int
@@ -58,11 +59,14 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a try came to; not ``certain``: the input ended before there was anything to measure."""
+    """What a try came to; not ``certain``: the input ended before there was anything to measure.
+    ``failed``: it ended at a request that failed in another way than being throttled.
+    """
 
     lines_per_s: float
     requests: int
     throttled: bool = False
+    failed: bool = False
     certain: bool = True
 
 
@@ -71,6 +75,7 @@ class End(StrEnum):
 
     FOUND = "found"
     THROTTLED = "throttled"
+    FAILED = "failed"
     BUDGET = "budget"
     INPUT = "input"
 
@@ -140,19 +145,21 @@ class _Search:
         seen = self._seen[wanted] = yield wanted
         if seen.throttled:
             self.end = End.THROTTLED
+        elif seen.failed:
+            self.end = End.FAILED
         elif not seen.certain:
             self.end = End.INPUT
         return None if self.end else seen.lines_per_s
 
     @property
     def _spent(self) -> int:
-        return sum(max(seen.requests, tried.requests) for tried, seen in self._seen.items())
+        return sum(seen.requests for seen in self._seen.values())
 
     def _good(self) -> dict[Try, float]:
         return {
             tried: seen.lines_per_s
             for tried, seen in self._seen.items()
-            if seen.certain and not seen.throttled
+            if seen.certain and not seen.throttled and not seen.failed
         }
 
     def _most(self, batch_size: int) -> float:
@@ -177,8 +184,7 @@ class _Search:
 
     def verdict(self) -> Verdict:
         """What came of the search."""
-        spent = sum(seen.requests for seen in self._seen.values())
-        return Verdict(self.best, self.end or End.FOUND, spent)
+        return Verdict(self.best, self.end or End.FOUND, self._spent)
 
 
 def _next(concurrency: int, cap: int) -> int:

@@ -145,6 +145,31 @@ def test_tune_stops_at_the_first_sign_of_throttling(command: Command) -> None:
     assert err.splitlines()[-1].endswith(": 429")
 
 
+@pytest.mark.parametrize(
+    ("fault", "measured"), [("500", 0), ("500=every-3", 0), ("500=after-9", 1)]
+)
+def test_tune_stops_at_the_first_failure(
+    command: Command, monkeypatch: pytest.MonkeyPatch, fault: str, measured: int
+) -> None:
+    """What failed is told, the requests allowed are not exceeded by repeating it, and what was
+    measured before it stands; the exit code is 4 where that is nothing.
+    """
+    with served(latency_s=0.02, faults=(fault,)) as service:
+        for name, value in service.env.items():
+            monkeypatch.setenv(name, value)
+        code, out, err = command(
+            *("tune", "users.ndjson", "--live", "--limit", "300", "--max-batch-size", "10"),
+            *("--workers", "0", "--requests", "17"),
+        )
+        made = service.emulator.stats()["totals"]["requests"]
+    assert code == (0 if measured else 4)
+    assert made <= 17
+    assert out.startswith(f"After {made} request")
+    assert "a request failed (500), so nothing more was tried" in out
+    assert ("Use --concurrency 1 " in out) == bool(measured)
+    assert err.splitlines()[-1].endswith(": 500")
+
+
 def test_tune_says_when_it_could_not_measure(command: Command) -> None:
     """An input that is too short, or a budget that is too small, is told, not guessed around."""
     code, out, _ = command("tune", "users.ndjson", *FAST, "--workers", "0", "--quiet")

@@ -14,7 +14,8 @@ __all__ = ["Service", "found"]
 class Service:
     """A call takes ``fixed_s``, more for each record (``record_s``, and ``square_s`` times their
     square) and for each other call under way (``load_s``, and ``crowd_s`` times the square of all).
-    It takes ``cap`` calls at a time and ``most`` records a second; measured with ``noise``.
+    It takes ``cap`` calls at a time and ``most`` records a second; measured with ``noise``. Every
+    ``fails``-th call fails.
     """
 
     fixed_s: float = 0.2
@@ -25,6 +26,8 @@ class Service:
     cap: int = 1000
     most: float = float("inf")
     noise: float = 0.0
+    fails: int = 10**9
+    calls: int = 0
     lines: int = 10**9
     rng: random.Random = field(default_factory=lambda: random.Random(5))
 
@@ -48,7 +51,13 @@ class Service:
         )
 
     def see(self, wanted: Try) -> Seen:
-        """What a try comes to."""
+        """What a try comes to; calls that are under way when one fails are made, too."""
+        left = self.fails - self.calls % self.fails
+        if left <= wanted.requests:
+            made = min(wanted.requests, left + wanted.concurrency - 1)
+            self.calls += made
+            return Seen(0.0, made, failed=True)
+        self.calls += wanted.requests
         if wanted.concurrency > self.cap:
             return Seen(0.0, wanted.concurrency, throttled=True)
         enough = wanted.requests * wanted.batch_size <= self.lines

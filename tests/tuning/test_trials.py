@@ -6,6 +6,7 @@ import asyncio
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from ctbatch.emulator.server import Emulator
 from ctbatch.emulator.state import Config
 from ctbatch.errors import Interrupted, ServiceRefused, SettingsError
-from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
+from ctbatch.settings import Account, Batching, Endpoint, KeyFiles, Settings
 from ctbatch.tuning.bench import Grid, sweep
 from ctbatch.tuning.figures import Figures, Setting
 from ctbatch.tuning.trials import Trials
@@ -82,10 +83,54 @@ async def test_a_search_goes_no_further_than_the_first_refusal(source: Path) -> 
     """A cap shows itself once, not for as long as there are lines."""
     async with Emulator(Config(latency_s=0.02, max_concurrent=2)) as emulator:
         trials = Trials(base(emulator, source))
-        figures = await trials.measure(Setting(8, 1), lines=LINES, seconds=30, until_throttled=True)
+        figures = await trials.measure(Setting(8, 1), lines=LINES, seconds=30, requests=LINES)
     assert figures.throttled >= 1
     assert figures.throttled_share > 0
     assert figures.lines < LINES
+
+
+BAD_SERVICES = [
+    ("500", "500"),
+    ("500=every-3", "500"),
+    ("500=after-20", "500"),
+    ("503", "503"),
+    ("400", "400"),
+    ("413=every-3", "413"),
+    ("reset=every-3", "reset"),
+    ("reset-stored=every-3", "reset"),
+    ("plaintext", "unopened"),
+]
+
+
+@pytest.mark.parametrize(("fault", "result"), BAD_SERVICES)
+@pytest.mark.parametrize("latency_s", [0, 0.02])
+async def test_a_search_goes_no_further_than_the_first_failure(
+    source: Path, fault: str, result: str, latency_s: float
+) -> None:
+    """Whatever fails, the requests allowed are not exceeded, and hardly any follow."""
+    allowed = 60
+    async with Emulator(Config(latency_s=latency_s, faults=(fault,))) as emulator:
+        trials = Trials(base(emulator, source))
+        figures = await trials.measure(Setting(4, 10), lines=LINES, seconds=30, requests=allowed)
+        made = emulator.stats()["totals"]["requests"]
+    assert figures.failed
+    assert result in figures.results
+    assert figures.requests == made <= allowed
+    if not fault.startswith("413"):  # which nothing pauses for; those under way come to their end
+        assert made <= 20 + 2 * 4
+
+
+async def test_batches_that_their_bytes_cut_are_counted(source: Path) -> None:
+    """A trial is bounded by the requests it makes, not by the lines they should have held."""
+    async with Emulator() as emulator:
+        small = replace(base(emulator, source), batching=Batching(max_batch_bytes=1000))
+        trial = Trials(small).measure(Setting(2, 100), lines=LINES, seconds=30, requests=25)
+        figures = await trial
+        assert emulator.stats()["totals"]["requests"] == figures.requests == 25
+    assert figures.certain
+    assert not figures.failed
+    assert figures.lines < LINES
+    assert leftovers(source) == []
 
 
 async def test_too_few_lines_are_not_certain(source: Path) -> None:

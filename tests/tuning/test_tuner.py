@@ -59,6 +59,16 @@ def test_a_service_that_refuses_everything_is_given_no_advice() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize(("fails", "requests", "best"), [(1, 1, None), (9, 9, 1)])
+def test_the_first_failure_ends_the_search(fails: int, requests: int, best: int | None) -> None:
+    """What was measured before it is recommended, what was measured with it is not."""
+    verdict, seen = found(Service(fails=fails), BOUNDS)
+    assert verdict.end is End.FAILED
+    assert requests <= verdict.requests <= requests + 1
+    assert [was.failed for _, was in seen] == [False] * (len(seen) - 1) + [True]
+    assert (verdict.best and verdict.best.concurrency) == best
+
+
 def test_a_budget_too_small_for_anything_is_not_touched() -> None:
     """Nothing is asked for, and nothing recommended."""
     assert found(Service(), Bounds(15, 1000, 5)) == (Verdict(None, End.BUDGET, 0), [])
@@ -101,13 +111,14 @@ def test_batches_of_one_are_the_smallest() -> None:
         load_s=st.floats(0, 0.1),
         crowd_s=st.floats(0, 0.1),
         cap=st.integers(0, 20),
+        fails=st.integers(1, 2000),
         noise=st.floats(0, 0.1),
     ),
     bounds=st.builds(Bounds, st.integers(1, 40), st.integers(1, 1000), st.integers(1, 1000)),
 )
 def test_no_search_exceeds_its_bounds(service: Service, bounds: Bounds) -> None:
-    """Whatever the service, the requests asked for stay within the budget, nothing is tried twice,
-    and what is recommended was tried.
+    """Whatever the service, and whenever it fails, the requests asked for stay within the budget,
+    nothing is tried twice, and what is recommended was tried.
     """
     verdict, seen = found(service, bounds)
     tried = [wanted for wanted, _ in seen]
