@@ -4,7 +4,8 @@ Invariants:
 
 1. Without ``--live`` no setting of account, keys or endpoint is read, from wherever it comes.
 2. With ``--live`` every request asks the service to store nothing (``dryRun=1``), and ``--limit``
-   says how many lines may be sent in all; there is no option to change the former.
+   says how many lines may be sent in all, not counting what is sent again after a failure; there is
+   no option to change the former.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Ground:
     ] = False
     limit: Annotated[
         int | None,
-        typer.Option(help="Lines sent in all; needed with --live.", rich_help_panel=_PANEL),
+        typer.Option(help="Lines sent in all, repetitions not counted; needed with --live.", rich_help_panel=_PANEL),
     ] = None
     latency: Annotated[
         float | None,
