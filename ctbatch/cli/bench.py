@@ -129,6 +129,8 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _draw(path: Path, figures: Sequence[Figures], title: str) -> None:
     best = choose(figures)
+    if best is not None and is_undecided(figures, best):
+        best = None
     try:
         path.write_text(
             picture(figures, None if best is None else best.setting, title), encoding="utf-8"
@@ -148,7 +150,8 @@ def _json(figures: Sequence[Figures], ground: Ground) -> bytes:
     }
     if best is not None and not is_undecided(figures, best):
         told["use"] = {**asdict(best.setting), "options": best.setting.options}
-        told["knee"] = asdict(knee(figures, best))
+        bend = knee(figures, best)
+        told["knee"] = None if bend is None else asdict(bend)
     return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -167,7 +170,7 @@ def _told(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str
         "p50 and p99 are of attempts, on the wire only; batch p99 is from admission to settlement,"
         " waits included."
     )
-    if not all(found.certain for found in figures):
+    if any(found.requests and not found.certain for found in figures):
         yield "~ ended before three rounds of all slots were seen: try a longer file or more time."
     if expected_ms and (slow_ms := slowest(figures)) > TOO_SLOW * expected_ms:
         yield (
@@ -175,18 +178,23 @@ def _told(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str
             f" of the answers came after {_ms(slow_ms)}. What is bound by the service is bound by"
             " that."
         )
-    best = choose(figures)
-    if best is None:
-        yield "Nothing was settled, so there is nothing to recommend."
+    yield from _advice(figures)
+
+
+def _advice(figures: Sequence[Figures]) -> Iterator[str]:
+    if not any(found.requests for found in figures):
+        yield "Nothing was sent, so nothing is recommended: `ctbatch run --dry-run` says why."
         return
-    if is_undecided(figures, best):
+    best = choose(figures)
+    if best is None or is_undecided(figures, best):
+        what = "Nothing was" if best is None else "What looks fastest (~) was not"
         yield (
-            "What looks fastest (~) was not measured for long enough, so nothing is recommended:"
+            f"{what} measured for long enough, so nothing is recommended:"
             " try a longer file, or more --lines and --seconds."
         )
         return
-    bend = knee(figures, best)
-    yield f"With batches of {count(best.setting.batch_size)}, {bend.text}."
+    if (bend := knee(figures, best)) is not None:
+        yield f"With batches of {count(best.setting.batch_size)}, {bend.text}."
     yield f"Use {best.setting.options}"
 
 

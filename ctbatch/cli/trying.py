@@ -56,7 +56,10 @@ class Ground:
     ] = False
     limit: Annotated[
         int | None,
-        typer.Option(help="Lines sent in all, repetitions not counted; needed with --live.", rich_help_panel=_PANEL),
+        typer.Option(
+            help="Lines sent in all, repetitions not counted; needed with --live.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None
     latency: Annotated[
         float | None,

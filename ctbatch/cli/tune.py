@@ -89,8 +89,13 @@ def tune(
 
         ctbatch tune users.ndjson --live --limit 200000
     """
-    Delivery(concurrency=max_concurrency, workers=workers)
-    Batching(batch_size=max_batch_size)
+    try:
+        Delivery(concurrency=max_concurrency)
+        Batching(batch_size=max_batch_size)
+    except SettingsError as error:
+        option = error.option.replace("--", "--max-")
+        raise SettingsError(option, error.why, error.remedy) from None
+    Delivery(workers=workers)
     if requests < 1:
         raise SettingsError("--requests", "must be at least 1")
     config = ground.config()

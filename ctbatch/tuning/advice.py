@@ -18,10 +18,10 @@ MAX_THROTTLED = 0.05
 
 def choose(figures: Sequence[Figures]) -> Figures | None:
     """The most modest setting that is as good as the best: the fewest requests at a time, then the
-    fewest processes, then the largest batches, which cost the fewest requests. What is not certain
-    counts only where nothing is.
+    fewest processes, then the largest batches, which cost the fewest requests. ``None``: of
+    what settled lines nothing is certain.
     """
-    certain = [found for found in figures if found.certain] or figures
+    certain = [found for found in figures if found.certain]
     calm = [found for found in certain if found.throttled_share <= MAX_THROTTLED] or certain
     usable = [found for found in calm if found.lines]
     if not usable:
@@ -39,7 +39,7 @@ def choose(figures: Sequence[Figures]) -> Figures | None:
 
 def is_undecided(figures: Sequence[Figures], best: Figures) -> bool:
     """Whether something looked better than the chosen one that was not measured for long enough."""
-    return best.certain and any(
+    return any(
         AS_GOOD * found.lines_per_s > best.lines_per_s
         for found in figures
         if not found.certain and found.throttled_share <= MAX_THROTTLED
@@ -59,23 +59,26 @@ class Knee:
     def text(self) -> str:
         """In words."""
         if self.concurrency is None:
-            at_a_time = "one request" if self.tried == 1 else f"{self.tried} requests"
-            return f"there is no knee up to {at_a_time} at a time: more still brings more"
+            return f"there is no knee up to {self.tried} requests at a time: more still brings more"
         return (
             f"the knee is at {self.concurrency} requests at a time: "
             f"up to {self.tried}, more brings less than 5 %"
         )
 
 
-def knee(figures: Sequence[Figures], of: Figures) -> Knee:
-    """The knee of the curve that ``of`` is on: same batch size and workers, any concurrency."""
+def knee(figures: Sequence[Figures], of: Figures) -> Knee | None:
+    """The knee of the curve that ``of`` is on: same batch size and workers, any concurrency;
+    ``None``: one point is no curve.
+    """
     curve = [
         found
         for found in figures
         if found.setting.batch_size == of.setting.batch_size
         and found.setting.workers == of.setting.workers
-        and found.certain >= of.certain
+        and found.certain
     ]
+    if len({found.setting.concurrency for found in curve}) < 2:
+        return None
     tried = max(found.setting.concurrency for found in curve)
     enough = AS_GOOD * max(found.lines_per_s for found in curve)
     at = min(found.setting.concurrency for found in curve if found.lines_per_s >= enough)

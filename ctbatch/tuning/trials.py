@@ -249,6 +249,8 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
     settled = report.lines.total - report.lines.unsent
     elapsed_s = report.elapsed_s
     rate = slope(probe.samples) if probe.certain else None
+    if rate is None:
+        rate = report.throughput.lines_per_s if probe.requests else 0.0
     latency, batches = report.latency_ms, report.batch_latency_ms
     in_flight, bottleneck = report.throughput.mean_in_flight, None
     if (usage := probe.usage) is not None:
@@ -256,7 +258,7 @@ def _figures(setting: Setting, report: Report, probe: _Probe, cpu_s: float) -> F
         in_flight = usage.slots_full * usage.mean_limit or in_flight
     return Figures(
         setting=setting,
-        lines_per_s=report.throughput.lines_per_s if rate is None else rate,
+        lines_per_s=rate,
         certain=probe.certain,
         lines=settled,
         requests=probe.requests,

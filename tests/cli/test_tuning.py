@@ -85,11 +85,39 @@ def test_an_empty_input_recommends_nothing(command: Command) -> None:
     """What was not measured is not guessed; neither command fails on it."""
     Path("empty.ndjson").write_bytes(b"")
     _, out, _ = command("bench", "empty.ndjson", *SMALL, "--quiet")
-    assert out.splitlines()[-1] == "Nothing was settled, so there is nothing to recommend."
+    assert out.splitlines()[-1].startswith("Nothing was sent, so nothing is recommended")
     _, out, _ = command("bench", "empty.ndjson", *SMALL, "--quiet", "--json")
     assert json.loads(out)["use"] is None
     _, out, _ = command("tune", "empty.ndjson", "--workers", "0", "--quiet")
     assert "nothing to recommend" in out
+
+
+def test_lines_that_are_not_sent_are_no_rate(command: Command) -> None:
+    """A file of bad lines is gone through fast, which says nothing about any setting."""
+    Path("bad.ndjson").write_bytes(b"{}\n" * 500)
+    _, out, _ = command("bench", "bad.ndjson", *SMALL, *FAST, "--quiet")
+    assert [row.split()[3] for row in out.splitlines()[1:3]] == ["~0", "~0"]
+    assert out.splitlines()[-1].startswith("Nothing was sent, so nothing is recommended")
+    _, out, _ = command("bench", "bad.ndjson", *SMALL, *FAST, "--quiet", "--json")
+    assert json.loads(out)["use"] is None
+
+
+def test_what_is_not_certain_recommends_nothing(command: Command) -> None:
+    """Where nothing was measured for long enough, nothing is named, nor a knee."""
+    args = ("bench", "users.ndjson", *FAST, "--concurrency", "4,8", "--batch-size", "100")
+    _, out, _ = command(*args, "--workers", "0", "--quiet")
+    assert out.splitlines()[-1].startswith("Nothing was measured for long enough")
+    assert "knee" not in out
+
+
+def test_one_point_has_no_knee(command: Command) -> None:
+    """With one concurrency tried nobody knows what more would bring."""
+    args = ("bench", "users.ndjson", *FAST, "--concurrency", "2", "--batch-size", "10")
+    _, out, _ = command(*args, "--workers", "0", "--quiet")
+    assert "knee" not in out
+    assert out.splitlines()[-1] == "Use --concurrency 2 --batch-size 10 --workers 0"
+    _, out, _ = command(*args, "--workers", "0", "--quiet", "--json")
+    assert json.loads(out)["knee"] is None
 
 
 def test_a_picture_that_cannot_be_written_is_told(command: Command) -> None:
@@ -208,8 +236,8 @@ def test_a_limit_that_is_used_up_ends_the_search(command: Command) -> None:
         (("bench", "nobody.ndjson"), "nobody.ndjson"),
         (("bench", "users.ndjson", "--latency", "-1"), "--latency"),
         (("tune", "users.ndjson", "--requests", "0"), "--requests"),
-        (("tune", "users.ndjson", "--max-concurrency", "0"), "--concurrency"),
-        (("tune", "users.ndjson", "--max-batch-size", "0"), "--batch-size"),
+        (("tune", "users.ndjson", "--max-concurrency", "0"), "--max-concurrency: "),
+        (("tune", "users.ndjson", "--max-batch-size", "0"), "--max-batch-size: "),
         (("tune", "users.ndjson", "--workers", "-1"), "--workers"),
     ],
 )
