@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -125,7 +125,9 @@ def _callback(
 
 def _run(args: list[str]) -> int:
     try:
-        get_command(build(args)).main(args=args, prog_name="ctbatch")
+        command = get_command(build(args))
+        _show_plainly(command)
+        command.main(args=args, prog_name="ctbatch")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.OK
     except KeyboardInterrupt:
@@ -133,6 +135,15 @@ def _run(args: list[str]) -> int:
     except BaseException as error:
         return _failed(error)
     return ExitCode.OK
+
+
+def _show_plainly(command: Any) -> None:
+    """Have the help show flags without a value: newer typer has ``<bool>`` after each of them."""
+    for option in command.get_params(typer.Context(command)):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _show_plainly(inner)
 
 
 def _failed(error: BaseException) -> int:

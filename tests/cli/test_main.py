@@ -240,6 +240,15 @@ def test_any_text_can_be_written_to_any_terminal() -> None:
     assert (done.stdout.strip(), done.stderr) == ("caf\\xe9 \\u2026", "")
 
 
+@pytest.mark.parametrize("args", [[], ["run"], ["bench"], ["keys"], ["keys", "generate"]])
+def test_flags_take_no_value(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody tries ``--quiet true`` because the help seems to ask for it."""
+    assert main([*args, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--help" in out
+    assert "bool" not in out
+
+
 def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
     """Who has nothing yet can try; who has keys can upload; every command is listed."""
     assert main(["--help"]) == 0
