@@ -71,10 +71,10 @@ class Usage:
     """What happened in ``elapsed_s`` seconds.
 
     ``spent_s``: the time of all batches by the fields of
-    :class:`~ctbatch.pipeline.measurements.TimeS`; ``slots_full``: the share of slots made use of,
-    ``mean_limit``: how many there were on average; ``loop_cpu``: the event loop's share of a core,
-    for other things than sealing, ``core`` for these and for sealing; ``attempts``, of which
-    ``throttled`` were answered 429.
+    :class:`~ctbatch.pipeline.report.measurements.TimeS`; ``slots_full``: the share of slots made
+    use of, ``mean_limit``: how many there were on average; ``loop_cpu``: the event loop's share of
+    a core, for other things than sealing, ``core`` for these and for sealing; ``attempts``, of
+    which ``throttled`` were answered 429.
     """
 
     elapsed_s: float

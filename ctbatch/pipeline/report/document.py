@@ -127,10 +127,13 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a run came to; see the package's README for each key.
+    """What a run came to; its fields are the keys of ``report.json``.
 
-    ``started_at`` and ``finished_at`` are UTC in ISO 8601. ``problem`` says why the run ended early
-    and ``resume`` the command that goes on with it, quoted for a shell; both ``None`` at its end.
+    ``started_at`` and ``finished_at`` are UTC in ISO 8601; ``elapsed_s`` is how long processes
+    worked on it, of those that came to an end. ``counted_to_end``: the lines are those of all
+    inputs, not only of what was read of them. ``settings`` are without secrets. ``problem`` says
+    why the run ended early and ``resume`` the command that goes on with it, quoted for a shell;
+    both ``None`` at its end.
     Latencies are per attempt (on the wire) and per batch (from admission to settlement).
     ``bound_by`` is what held the run up most; ``None`` before anything is measured. ``moved`` are
     files that somebody had edited and that were moved out of the way.

@@ -117,7 +117,7 @@ class Measurements:
         self._sums["isolated"] += 1
 
     def sealed(self, body_bytes: int) -> None:
-        """One batch was sealed into so many bytes."""
+        """One attempt sends so many sealed bytes; sent twice, they count twice."""
         self._sums["sealed_bytes"] += body_bytes
 
     def opened(self, key_id: int | None) -> None:

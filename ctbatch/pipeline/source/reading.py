@@ -1,7 +1,8 @@
 """What the reading thread does: one source after the other, as an iterator of batches.
 
-Synchronous: it blocks where a disk or a pipe blocks, and :class:`~ctbatch.pipeline.streams.Stopped`
-ends it. How batches get from the thread to the loop is :mod:`~ctbatch.pipeline.source.reader`'s.
+Synchronous: it blocks where a disk or a pipe blocks, and
+:class:`~ctbatch.pipeline.source.streams.Stopped` ends it. How batches get from the thread to the
+loop is :mod:`~ctbatch.pipeline.source.reader`'s.
 """
 
 from __future__ import annotations
