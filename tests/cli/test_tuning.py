@@ -103,11 +103,12 @@ def test_lines_that_are_not_sent_are_no_rate(command: Command) -> None:
 
 
 def test_what_is_not_certain_recommends_nothing(command: Command) -> None:
-    """Where nothing was measured for long enough, nothing is named, nor a knee."""
+    """Where nothing was measured for long enough, nothing is named or ringed, nor has a knee."""
     args = ("bench", "users.ndjson", *FAST, "--concurrency", "4,8", "--batch-size", "100")
-    _, out, _ = command(*args, "--workers", "0", "--quiet")
+    _, out, _ = command(*args, "--workers", "0", "--quiet", "--svg", "c.svg")
     assert out.splitlines()[-1].startswith("Nothing was measured for long enough")
     assert "knee" not in out
+    assert Path("c.svg").read_text().count('r="8"') == 1  # the legend's
 
 
 def test_one_point_has_no_knee(command: Command) -> None:
