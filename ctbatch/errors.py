@@ -66,6 +66,7 @@ __all__ = [
     "ExitCode",
     "ForeignKeyError",
     "InputBroke",
+    "InputChanged",
     "InputError",
     "Interrupted",
     "KeyFileError",
@@ -280,6 +281,16 @@ class InputBroke(StoppedEarly):
 
 
 @dataclass(eq=False)
+class InputChanged(StoppedEarly):
+    """An input was changed since the run began, which showed after some of it had been sent."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(eq=False)
 class LedgerFailed(StoppedEarly):
     """The ledger could not be written, so nothing more may be sent."""
 
@@ -324,8 +335,8 @@ class SealerFailed(StoppedEarly):
     def __str__(self) -> str:
         return (
             f"a sealing worker died twice on one batch ({self.why}). "
-            "Usually the machine is out of memory: try fewer --workers or a smaller "
-            "--max-batch-bytes."
+            "Usually the machine is out of memory or of processes: try fewer --workers or a "
+            "smaller --max-batch-bytes."
         )
 
 

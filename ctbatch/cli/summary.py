@@ -199,7 +199,7 @@ def _files(report: Report) -> Iterator[str]:
     directory = Path(report.run_dir)
     counts = report.lines
     wanted = {
-        "report.json": True,
+        "report.json": (directory / "report.json").exists(),
         "rejected": counts.unprocessed + counts.invalid > 0,
         "unknown": counts.unknown > 0,
     }
@@ -210,6 +210,8 @@ def _files(report: Report) -> Iterator[str]:
     ]
     rows += [(Path(name).name, "edited since, so moved out of the way") for name in report.moved]
     shown = [(clean(str(directory / name)), meaning) for name, meaning in rows]
+    if not shown:
+        return
     width = max(len(path) for path, _ in shown)
     yield "Files"
     yield from (f"  {path:<{width}}  {meaning}" for path, meaning in shown)

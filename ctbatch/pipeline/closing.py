@@ -34,7 +34,7 @@ from ctbatch.pipeline.report.document import (
     gather_reasons,
 )
 
-__all__ = ["balanced", "draw_up", "ending", "now", "write_report"]
+__all__ = ["REPORT_NAME", "balanced", "draw_up", "ending", "now", "write_report"]
 
 REPORT_NAME = "report.json"
 

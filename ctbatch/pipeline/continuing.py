@@ -7,15 +7,15 @@ decide while the input is read again. A file that only grew may go on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ctbatch.errors import ResumeRefused, RunDirectoryError
+from ctbatch.errors import InputError, ResumeRefused, RunDirectoryError
 from ctbatch.models import Mode, Span
 from ctbatch.pipeline.ledger import rundir
 from ctbatch.pipeline.ledger.accounts import Accounts, Recorded, SourceRow
-from ctbatch.pipeline.source.reader import RecordedSpan, SourceSpec
+from ctbatch.pipeline.source.reader import RecordedSpan, SourceSpec, expand
 
 __all__ = [
     "Continuation",
@@ -23,6 +23,7 @@ __all__ = [
     "kept_settings",
     "mode_in",
     "mode_of",
+    "sources_again",
     "unfinished",
 ]
 
@@ -109,6 +110,27 @@ def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
         if begun and state != "complete" and not rundir.is_locked(run_dir):
             return run_dir
     raise ResumeRefused(str(base), "holds no unfinished run", "name a run directory")
+
+
+def sources_again(run_dir: Path) -> Sequence[SourceSpec]:
+    """The inputs that a run began with, as they are now: by their names, since more files may match
+    a pattern now. Blocks.
+
+    Raises:
+        InputError: one is missing or unreadable.
+    """
+    accounts = Accounts.open(run_dir)
+    try:
+        paths = [row.path for row in accounts.sources()]
+    finally:
+        accounts.close()
+    try:
+        return expand(paths)
+    except InputError as error:
+        if error.remedy or Path(error.path).is_absolute():
+            raise
+        remedy = "resume from the directory in which the run began: its name is relative to that"
+        raise replace(error, remedy=remedy) from None
 
 
 def kept_settings(run_dir: Path) -> dict[str, Any]:

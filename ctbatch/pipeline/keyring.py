@@ -97,7 +97,8 @@ class Keyring:
 
         def fresh(held: _Held, path: Path, load: Callable[[KeyFiles], Keyset]) -> _Held:
             stamp = _Stamp.of(path)
-            if stamp is None or (stamp == held.stamp and not insist):
+            is_pipe = stamp is None and path.exists()
+            if is_pipe or (stamp in {None, held.stamp} and not insist):
                 return held
             try:
                 return _Held.of(path, partial(load, files))

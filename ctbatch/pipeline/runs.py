@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
+import sqlite3
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ctbatch.errors import CtbatchError, LedgerFailed, RunDirectoryError, UsageError
+from ctbatch.errors import (
+    CtbatchError,
+    InputChanged,
+    LedgerFailed,
+    ResumeRefused,
+    RunDirectoryError,
+    UsageError,
+)
 from ctbatch.models import Counts, Mode
 from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
 from ctbatch.pipeline.breaker import Tally
-from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
-from ctbatch.pipeline.continuing import Continuation, continue_from, kept_settings, mode_in
+from ctbatch.pipeline.closing import REPORT_NAME, balanced, draw_up, ending, now, write_report
+from ctbatch.pipeline.continuing import (
+    Continuation,
+    continue_from,
+    kept_settings,
+    mode_in,
+    sources_again,
+)
 from ctbatch.pipeline.delivery import Delivery
 from ctbatch.pipeline.equipment import Backoff, Equipment
 from ctbatch.pipeline.flow import Flow
@@ -34,6 +48,7 @@ from ctbatch.pipeline.keyring import Keyring, load_keys
 from ctbatch.pipeline.ledger import rundir
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
 from ctbatch.pipeline.ledger.writer import Ledger
+from ctbatch.pipeline.naming import Naming
 from ctbatch.pipeline.places import Places
 from ctbatch.pipeline.rehearsal import Rehearsal
 from ctbatch.pipeline.report.document import (
@@ -105,7 +120,7 @@ async def resume(
         tuning=tuning,
         resume_flags=tuple(resume_flags),
     )
-    specs = await asyncio.to_thread(expand, settings.inputs)
+    specs = await asyncio.to_thread(sources_again, run_dir)
     loaded = await asyncio.to_thread(load_keys, settings)
     execution = _Execution(
         settings, specs, loaded, watcher=watcher or Silent(), stop=stop or Stop(), backoff=backoff
@@ -122,6 +137,9 @@ def report(run_dir: Path) -> Report:
     accounts = Accounts.open(run_dir)
     try:
         return draw_up(accounts, run_dir, running=rundir.is_locked(run_dir))
+    except (sqlite3.DatabaseError, ValueError) as error:
+        why = f"its ledger is damaged ({error})"
+        raise RunDirectoryError(str(run_dir), why, "bring back a copy of it") from None
     finally:
         accounts.close()
 
@@ -142,7 +160,7 @@ class _Execution:
         self._settings = settings
         self._specs = specs
         self._keys = keys
-        self._watcher = watcher
+        self._watcher = Naming(watcher, [spec.path for spec in specs])
         self._stop = stop
         self._backoff = backoff
         self._mode = mode_in(public_settings(settings))
@@ -308,31 +326,36 @@ class _Execution:
         return final
 
     async def _close(self, ledger: Ledger, run_dir: Path, rows: Sequence[SourceRow]) -> Report:
-        """Record how the run ended, put its files in order, and draw up the report."""
+        """Record how the run ended, put its files in order, and draw up the report.
+
+        Putting in order may take minutes: whoever asks twice, and now again, does not wait for it.
+        """
+        stop, enough = self._stop, max(2, self._stop.requests + 1)
         try:
             await ledger.add_measured(self._measured.encode())
             await ledger.put_sources(rows)
-            await ledger.publish_files(self._original)
+            in_order = await ledger.publish_files(self._original, lambda: stop.requests >= enough)
             await ledger.put({"moved": [aside.name for aside in ledger.files.moved_aside]})
-            drawn = await self._draw_up(ledger, run_dir)
+            drawn = await self._draw_up(ledger, run_dir, in_order=in_order)
         except LedgerFailed as error:
-            drawn = await asyncio.to_thread(_read, run_dir)
-            return replace(
-                drawn, state=RunState.STOPPED, problem=str(error), exit_code=int(error.exit_code)
-            )
+            return _stopped(await asyncio.to_thread(_read, ledger, run_dir), error)
         try:
             await asyncio.to_thread(write_report, run_dir, drawn)
         except OSError as error:
-            text = f"report.json cannot be written ({error.strerror}); the ledger is complete"
-            self._tell(Level.ERROR, "report.failed", text)
+            failed = LedgerFailed(str(run_dir / REPORT_NAME), error.strerror or "it failed")
+            return drawn if drawn.problem else _stopped(drawn, failed)
         return drawn
 
-    async def _draw_up(self, ledger: Ledger, run_dir: Path) -> Report:
-        """Decide how the run ended, record it, and draw up its report."""
-        drawn = await asyncio.to_thread(_read, run_dir)
+    async def _draw_up(self, ledger: Ledger, run_dir: Path, *, in_order: bool) -> Report:
+        """Decide how the run ended, record it, and draw up its report; unless its files are
+        ``in_order`` it is not complete.
+        """
+        drawn = await asyncio.to_thread(_read, ledger, run_dir)
         problem = self._stop.reason or self._too_many_refused()
+        if isinstance(problem, ResumeRefused) and self._live.attempts:
+            problem = InputChanged(str(problem))
         unbalanced = balanced(drawn)
-        settled = drawn.lines.unsent == 0 and drawn.counted_to_end
+        settled = drawn.lines.unsent == 0 and drawn.counted_to_end and in_order
         state, exit_code = ending(unbalanced or problem, settled=settled)
         if exit_code is None:
             problem, exit_code = None, drawn.worst_exit
@@ -344,7 +367,7 @@ class _Execution:
         })  # fmt: skip
         if not drawn.lines.total:
             self._tell(Level.WARNING, "input.empty", "the input is empty: there was nothing to do")
-        return await asyncio.to_thread(_read, run_dir)
+        return await asyncio.to_thread(_read, ledger, run_dir)
 
     def _too_many_refused(self) -> CtbatchError | None:
         """What ``--max-refused`` says of the run as a whole."""
@@ -359,10 +382,15 @@ class _Execution:
         self._watcher.tell(Notice(level, event, text))
 
 
-def _read(run_dir: Path) -> Report:
-    """The report as the ledger has it now; called by the process that holds the run directory."""
-    accounts = Accounts.open(run_dir)
-    try:
-        return draw_up(accounts, run_dir, running=False)
-    finally:
-        accounts.close()
+def _read(ledger: Ledger, run_dir: Path) -> Report:
+    """The report as the ledger has it now, after its last write; also where its directory was moved
+    or taken away meanwhile.
+    """
+    return draw_up(ledger.accounts, run_dir, running=False)
+
+
+def _stopped(drawn: Report, error: CtbatchError) -> Report:
+    """The report of a run whose end could not be recorded."""
+    return replace(
+        drawn, state=RunState.STOPPED, problem=str(error), exit_code=int(error.exit_code)
+    )

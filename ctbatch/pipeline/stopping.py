@@ -21,7 +21,8 @@ class Stop:
         self._now = asyncio.Event()
         self._asked = asyncio.Event()
         self._keys = asyncio.Event()
-        self._requests = 0
+        self.requests = 0
+        """How often somebody asked to end."""
         self.draining = False
         """Whether the run has been asked to end."""
         self.reason: CtbatchError | None = None
@@ -34,8 +35,8 @@ class Stop:
 
     def request(self, signal_number: int) -> None:
         """Ask to end gracefully; the second time, to end now, also where a failure came first."""
-        self._requests += 1
-        if self._requests > 1:
+        self.requests += 1
+        if self.requests > 1:
             self._now.set()
         self.fail(Interrupted(signal_number))
 

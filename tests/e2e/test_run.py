@@ -136,6 +136,23 @@ def test_the_way_on_goes_to_the_same_place(desk: Desk, service: Service) -> None
     assert len(service.records()) == 3
 
 
+def test_a_warning_names_its_input_where_there_are_several(desk: Desk, service: Service) -> None:
+    """Of two files each has a line 2; of one nobody has to be told which."""
+    desk.write("one.ndjson", *profiles(3))
+    desk.write("two.ndjson", profile("b"), profile("null"))
+    warned = "line 2: identity is a placeholder that the vendor's imports refuse"
+    alone = desk.ctbatch("run", "two.ndjson")
+    assert f"warning: {warned}" in alone.err.splitlines()
+    both = desk.ctbatch("run", "*.ndjson")
+    assert f"warning: two.ndjson, {warned}" in both.err.splitlines()
+    service.configure(faults=["401"])
+    refused = desk.ctbatch("run", "*.ndjson")
+    assert refused.code == 5
+    service.configure(faults=[])
+    resumed = desk.ctbatch(*refused.resume_command)
+    assert f"warning: two.ndjson, {warned}" in resumed.err.splitlines()
+
+
 AS_WRITTEN = [
     b'{"type":"profile","identity":"w1","profileData":{"Big":9223372036854775807123,"P":1.10}}',
     b'{ "type" : "profile" , "profileData": {"z":1,"a":2,"M":-0.0,"e":1E5} ,"identity":"w2" }',

@@ -246,7 +246,7 @@ async def test_after_the_first_failure_nothing_is_written(
         results = await asyncio.gather(*big, return_exceptions=True)
         assert {type(result) for result in results} == {LedgerFailed}
         assert len({id(result) for result in results}) == len(results)
-        attempts: list[Awaitable[None]] = [
+        attempts: list[Awaitable[object]] = [
             admit(ledger, span(6)),
             ledger.withdraw(span()),
             ledger.put({"late": 1}),

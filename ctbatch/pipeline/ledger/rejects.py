@@ -19,7 +19,7 @@ Only the two files of original lines hold personal data. How a file is kept safe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +172,7 @@ class RejectFiles:
         self,
         copies: Iterable[Sequence[Copies]],
         original: Callable[[int, int, int], bytes | None],
-    ) -> Iterator[Sorted]:
+    ) -> Generator[Sorted, None, None]:
         """Write each file anew in input order, beside the old one; done when it is exhausted.
 
         ``copies`` come grouped by span and in input order. ``original(source, first_line, index)``

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 
 import orjson
@@ -119,7 +120,11 @@ def snapshot(run_dir: Path) -> sqlite3.Connection:
         RunDirectoryError: there is none, or it is not one of ours.
     """
     path = run_dir / LEDGER_NAME
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise RunDirectoryError(str(run_dir), f"cannot be read ({error.strerror})") from None
+    if not there:
         raise RunDirectoryError(str(run_dir), f"holds no {LEDGER_NAME}", "name a run directory")
     problem: sqlite3.Error | None = None
     uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -127,24 +132,29 @@ def snapshot(run_dir: Path) -> sqlite3.Connection:
         if problem is not None and path.with_name(f"{path.name}-wal").exists():
             break  # a process may have it open
         # The second time: in a directory that may not be written no lock can be taken.
-        db = sqlite3.connect(where, uri=True, timeout=10, isolation_level=None)
-        try:
-            db.execute("BEGIN")
-            _check_version(db, run_dir)
-        except sqlite3.Error as error:
-            db.close()
-            problem = error
-        except RunDirectoryError:
-            db.close()
-            raise
-        else:
-            return db
+        with ExitStack() as stack:
+            try:
+                db = sqlite3.connect(where, uri=True, timeout=10, isolation_level=None)
+                stack.callback(db.close)
+                db.execute("BEGIN")
+                _check_version(db, run_dir)
+            except sqlite3.Error as error:
+                problem = error
+            else:
+                stack.pop_all()
+                return db
     raise RunDirectoryError(str(run_dir), f"its ledger cannot be read ({problem})")
+
+
+_TRACES = ("report.json", "rejected.ndjson", "unknown.ndjson")
+"""What a run leaves only after it has begun."""
 
 
 def unusable(run_dir: Path, error: Exception) -> RunDirectoryError:
     """The error for a ledger that cannot be written."""
     remedy = "look at its permissions and the free space"
+    if "malformed" in str(error) or "not a database" in str(error):
+        remedy = "it is damaged: bring back a copy of it"
     return RunDirectoryError(str(run_dir), f"its ledger cannot be written ({error})", remedy)
 
 
@@ -153,8 +163,10 @@ def _check_version(db: sqlite3.Connection, run_dir: Path) -> None:
     if version == _VERSION:
         return
     tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-    if not version and not tables:
+    if not version and not tables and not any((run_dir / name).exists() for name in _TRACES):
         why, remedy = "its run ended before it began", "nothing was sent: begin a new run"
+    elif not version and not tables:
+        why, remedy = "its ledger is empty: what was sent is not known", "bring back a copy of it"
     else:
         why = f"its ledger has schema {version}, not {_VERSION}"
         remedy = "use the version of ctbatch that began the run"

@@ -27,7 +27,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -207,18 +207,38 @@ class Ledger:
             lambda: self._db.execute("INSERT INTO measured (value) VALUES (?)", (value,))
         )
 
-    async def publish_files(self, original: Callable[[int, int, int], bytes | None]) -> None:
-        """Put the rows of the reject files in input order; safe against a crash at every step."""
+    async def publish_files(
+        self,
+        original: Callable[[int, int, int], bytes | None],
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Put the rows of the reject files in input order; safe against a crash at every step.
+
+        ``give_up`` is asked between batches: once it says so all stays as it is. Returns whether
+        it is done.
+        """
+        done = False
 
         def write() -> None:
-            for new in self.files.sort(self.accounts.copies(), original):
-                for part in new.old:
-                    self._db.execute("DELETE FROM refusal WHERE rowid = ?", (part.row_id,))
-                of = new.old[0]
-                self._insert_refusal(of.source, of.first_line, of.file, new.at, new.rows)
+            nonlocal done
+            self._db.execute("SAVEPOINT publishing")
+            with closing(self.files.sort(self.accounts.copies(), original)) as sorting:
+                for new in sorting:
+                    if give_up():
+                        break
+                    for part in new.old:
+                        self._db.execute("DELETE FROM refusal WHERE rowid = ?", (part.row_id,))
+                    of = new.old[0]
+                    self._insert_refusal(of.source, of.first_line, of.file, new.at, new.rows)
+                else:
+                    done = True
+            if not done:
+                self._db.execute("ROLLBACK TO publishing")
+            self._db.execute("RELEASE publishing")
 
         await self._submit(write)
         await self._submit(self.files.publish)
+        return done
 
     # -- the writer thread --------------------------------------------------------------------
 

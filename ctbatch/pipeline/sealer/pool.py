@@ -278,7 +278,8 @@ class Sealer:
                 return await seat.do(spec, job)
             except _DEATHS as error:
                 if final:
-                    raise SealerFailed(type(error).__name__) from None
+                    why = error.strerror if isinstance(error, OSError) else None
+                    raise SealerFailed(why or type(error).__name__) from None
         raise AssertionError
 
     def _grow_if_due(self, waited_s: float, took_s: float) -> None:
