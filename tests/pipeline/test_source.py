@@ -259,6 +259,19 @@ async def test_an_archive_that_explodes_is_read_in_bounded_memory(tmp_path: Path
         assert peak < 5 << 20
 
 
+def test_padding_after_an_archive_is_not_held() -> None:
+    """Zeros fill a preallocated file or a tape's last block: 40 MB of them are a moment and no
+    memory, and a member after them is read.
+    """
+    member, zeros = gzip.compress(profiles(5), mtime=0), bytes(1 << 20)
+    tracemalloc.start()
+    pieces = list(unpack(itertools.chain([member], itertools.repeat(zeros, 40), [b"\0" + member])))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert b"".join(pieces) == profiles(5) * 2
+    assert peak < 1 << 20
+
+
 async def test_an_overlong_line_is_skipped(tmp_path: Path) -> None:
     """A 5 MB line stands as an empty one with its place and size; the lines around it are whole."""
     long = b"{" + b"x" * 5_000_000

@@ -163,15 +163,16 @@ class _Decoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Packing:
-    """A format made of frames that follow one another.
+    """A format made of frames that follow one another, with ``padding`` between them.
 
-    ``begin`` takes the bytes before a frame and says from where a decoder can take over; ``None``:
-    not before there are more.
+    ``ready`` takes the first bytes of a frame and says whether a decoder can take over: if not,
+    they are held until there are more.
     """
 
     name: str
     make: Callable[[], _Decoder]
-    begin: Callable[[bytes], int | None]
+    ready: Callable[[bytes], bool]
+    padding: bytes
     error: type[Exception]
 
 
@@ -218,14 +219,14 @@ def _frames(blocks: Iterable[bytes], packing: _Packing) -> Iterator[bytes]:
         data += step
         while data:
             if decoder is None:
-                begin = packing.begin(data)
-                if begin is None:
+                data = data.lstrip(packing.padding)  # at once: a tape's may be longer than memory
+                if not packing.ready(data):
                     break
-                decoder, data = packing.make(), data[begin:]
+                decoder = packing.make()
             yield from _decode(decoder, data, packing)
             data = decoder.unused_data if decoder.eof else b""
             decoder = None if decoder.eof else decoder
-    if decoder is not None or data.strip(b"\0"):
+    if decoder is not None or data:
         raise Damaged(f"the {packing.name} archive is cut short")
 
 
@@ -250,21 +251,17 @@ def _decode(decoder: _Decoder, data: bytes, packing: _Packing) -> Iterator[bytes
         data = b""
 
 
-def _begin_gzip(data: bytes) -> int | None:
-    """Where a member begins, once its header is whole.
-
-    isal misreads a header with extra fields that comes in pieces (bgzip writes such). Zeros after a
-    member are padding, as for gzip(1).
+def _gzip_ready(data: bytes) -> bool:
+    """Whether a member's header is whole: isal misreads one with extra fields that comes in pieces
+    (bgzip writes such).
     """
-    start = len(data) - len(data.lstrip(b"\0"))
-    header = data[start : start + _MAX_HEADER_BYTES]
-    if not b"\x1f\x8b".startswith(header[:2]):
+    if not b"\x1f\x8b".startswith(data[:2]):
         raise Damaged("something that is not gzip follows the end of the gzip archive")
-    if _header_is_whole(header):
-        return start
-    if len(header) == _MAX_HEADER_BYTES:
+    if _header_is_whole(data):
+        return True
+    if len(data) >= _MAX_HEADER_BYTES:
         raise Damaged("the gzip archive is corrupt (its header does not end)")
-    return None
+    return False
 
 
 def _header_is_whole(data: bytes) -> bool:
@@ -282,22 +279,21 @@ def _header_is_whole(data: bytes) -> bool:
     return len(data) > at + (2 if flags & 2 else 0)
 
 
-def _begin_zstd(data: bytes) -> int | None:
-    """Where a frame begins, once its magic number is there."""
+def _zstd_ready(data: bytes) -> bool:
+    """Whether a frame's magic number is there."""
     kind = kind_of(data[:4])
-    if kind is Kind.ZSTD:
-        return 0
-    if kind is None and len(data) < 4:
-        return None
-    raise Damaged("something that is not zstd follows the end of the zstd archive")
+    if kind is Kind.PLAIN:
+        raise Damaged("something that is not zstd follows the end of the zstd archive")
+    return kind is Kind.ZSTD
 
 
 _PACKINGS = {
     Kind.GZIP: _Packing(
         "gzip",
         lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
-        _begin_gzip,
+        _gzip_ready,
+        b"\0",  # gzip(1) takes zeros after a member for the padding of a tape
         cast(type[Exception], igzip_lib.IsalError),
     ),
-    Kind.ZSTD: _Packing("zstd", zstd.ZstdDecompressor, _begin_zstd, zstd.ZstdError),
+    Kind.ZSTD: _Packing("zstd", zstd.ZstdDecompressor, _zstd_ready, b"", zstd.ZstdError),
 }
