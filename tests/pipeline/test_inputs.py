@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +148,9 @@ def test_the_fingerprint_tells_files_apart(tmp_path: Path) -> None:
         ("f.json", b'{\n  "a": 1\n}\n{\n  "a": 2\n}\n', "jq -c . {dir}/f.json"),
         ("f.json", b'{ "a": 1,\n  "b": 2 }\n', "jq -c . "),
         ("f.json", b'{"d": [{"a":1}]}\n', "jq -c '.d[]' "),
+        ("f.json", b'{"d": [\n' + b'{"a":1},\n' * 20_000, "jq -c '.d[]' "),
+        ("f.json", b'[{"a":1}' + b',\n{"a":1}' * 20_000 + b"]", "jq -c '.[]' "),
+        ("f.json", b'{\n  "a": 1\n}\n' * 20_000, "jq -c . "),
         (
             "f.gz",
             gzip.compress(b'[{"a":1}]', mtime=0),
@@ -155,9 +159,16 @@ def test_the_fingerprint_tells_files_apart(tmp_path: Path) -> None:
         ("f.json.zst", zstd.compress(b'[\n{}\n]'), "zstd -dc {dir}/f.json.zst | jq -c '.[]'"),
         ("f.csv", b"name;mail\nx;y\n", "is a table"),
         ("f.csv", b'"name","mail"\n"x","{}"\n', "is a table"),
+        ("f.csv", b"name;mail\n" + b'x;"{y}"\n' * 20_000, "is a table"),
+        ("f.csv", "Straße,Ort\na,b\n".encode("latin-1"), "is a table"),
+        ("f.xml", b"<a>\n" + b"<b>, </b>\n" * 20_000 + b"</a>\n", "is XML or HTML"),
         ("f.xml", b"<?xml version='1.0'?>\n<a/>\n", "is XML or HTML"),
         ("f.txt", '{"a":1}\n'.encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
         ("f.txt", '{"a":1}\n'.encode("utf-16-le"), "iconv -f UTF-16LE"),
+        ("f.txt", '{"a":1}\n'.encode("utf-16-be"), "iconv -f UTF-16BE"),
+        ("f.txt", '{"a":1}\n'.encode("utf-32"), "iconv -f UTF-32 -t UTF-8"),
+        ("f.txt", '{"a":1}\n'.encode("utf-32-le"), "iconv -f UTF-32LE"),
+        ("f.txt", '{"a":1}\n'.encode("utf-32-be"), "is UTF-32 text"),
         ("f.zip", b"PK\x03\x04rest", "unzip -p {dir}/f.zip > {dir}/f.ndjson"),
         ("f.bz2", b"BZh91AY&SYrest", "bzip2 -dc"),
         ("f.xz", b"\xfd7zXZ\x00rest", "xz -dc"),
@@ -199,12 +210,23 @@ def test_a_tar_archive_is_refused_also_when_zipped(tmp_path: Path) -> None:
         b"\x80" * 100 + b",\n" + GOOD,
         b"x," * 50_000 + b"\n" + GOOD,
         b"\n" * 70_000 + GOOD,
+        b"# id, name, comment\n" * 3500 + GOOD,
+        b"<p>\n" * 20_000 + GOOD,
+        b"x,y\n" * 3500 + GOOD.replace(b"b, c", b"x" * 70_000),
+        b'{"x":"a\n"}\n' + GOOD.replace(b"b, c", b"x" * 70_000) + GOOD,
+        b'{"a":\n1}\n{"a":\n1}\n' + GOOD.replace(b"b, c", b"x" * 70_000) + GOOD,
+        b'[{"a":1},\n' + GOOD.replace(b"b, c", b"x" * 70_000) + GOOD,
+        b'{"d":[1],"type":"profile","identity":"a","profileData":{}}',
+        b'{"d":[1],"type":"profile","identity":"a","profileData":{}}\nx\n',
+        b"\xff\xfe\n" + GOOD,
+        GOOD.replace(b"b, c", b"x" * 202 + b"mustard") + b"[" * 70_000,
+        b"\x80,\x01" + random.Random(1).randbytes(5000),
         GOOD.replace(b"\n", b"\r\n"),
         GOOD.rstrip(),
     ],
 )
 def test_a_bad_first_line_refuses_nothing(tmp_path: Path, data: bytes) -> None:
-    """One bad line is an invalid line; the file is taken."""
+    """One bad line is an invalid line, and so are many: the file is taken."""
     assert len(expand([written(tmp_path / "f", data)])) == 1
 
 
@@ -212,7 +234,8 @@ def test_what_came_through_a_pipe_so_far_may_be_too_little_to_judge() -> None:
     """The beginning of a pipe is judged only by what is there; a remedy names no file."""
     refuse_unless_ndjson("-", b"name,mail\nx,y\n", whole=False)
     refuse_unless_ndjson("-", b'[{"a"', whole=False)
+    refuse_unless_ndjson("-", b'[{"a":1},\n', whole=False)
     with pytest.raises(InputError, match=r"jq -c '.\[\]'"):
-        refuse_unless_ndjson("-", b'[{"a":1},\n', whole=False, kind=Kind.PIPE)
+        refuse_unless_ndjson("-", b'[{"a":1},\n{"a":2},\n', whole=False, kind=Kind.PIPE)
     with pytest.raises(InputError, match="table"):
         refuse_unless_ndjson("-", b"name,mail\nx,y\n", whole=True)

@@ -95,8 +95,11 @@ def _inspect(path: str, status: os.stat_result) -> SourceSpec:
     with Path(path).open("rb") as file:
         begin = file.read(HEAD_BYTES)
         file.seek(max(0, status.st_size - HEAD_BYTES))
-        digest = hashlib.sha256(begin + file.read(HEAD_BYTES)).hexdigest()
+        end = file.read(HEAD_BYTES)
+    digest = hashlib.sha256(begin + end).hexdigest()
     kind = kind_of(begin) or Kind.PLAIN
-    refuse_unless_ndjson(path, head_of(path, kind), whole=True, kind=kind)
+    head, whole = head_of(path, kind)
+    known = end if kind is Kind.PLAIN and not whole else b""
+    refuse_unless_ndjson(path, head, whole=whole, end=known, kind=kind)
     fingerprint = f"{status.st_size}:{digest[:32]}"
     return SourceSpec(path, kind, status.st_size, status.st_mtime_ns, fingerprint)

@@ -165,8 +165,7 @@ class Reading:
         try:
             for piece in pieces:
                 head += piece
-                whole = len(head) >= HEAD_BYTES
-                if whole or (not piece and b"\n" in head):
+                if len(head) >= HEAD_BYTES or (not piece and b"\n" in head):
                     break
                 if not piece:
                     self._deadline = None

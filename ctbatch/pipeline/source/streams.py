@@ -197,15 +197,18 @@ def unpack(blocks: Iterable[bytes], kind: Kind | None = None) -> Iterator[bytes]
     return (yield from (_frames(whole, _PACKINGS[kind]) if kind in _PACKINGS else whole))
 
 
-def head_of(path: str, kind: Kind) -> bytes:
-    """The first ``HEAD_BYTES`` of what is in a file; as far as an archive can be unpacked."""
+def head_of(path: str, kind: Kind) -> tuple[bytes, bool]:
+    """The first ``HEAD_BYTES`` of what is in a file, as far as it can be unpacked, and whether that
+    is all there is.
+    """
     head = b""
     with RawFile(path, pipe=False) as file, suppress(Damaged):
         for piece in unpack(file.blocks(), kind):
             head += piece
-            if len(head) >= HEAD_BYTES:
-                break
-    return head[:HEAD_BYTES]
+            if len(head) > HEAD_BYTES:
+                return head[:HEAD_BYTES], False
+        return head, True
+    return head, False
 
 
 def _frames(blocks: Iterable[bytes], packing: _Packing) -> Iterator[bytes]:
