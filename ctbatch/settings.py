@@ -168,6 +168,10 @@ class KeyFiles:
     insecure_permissions: bool = False
     info: str | None = None
 
+    def info_for(self, account_id: str) -> bytes:
+        """The HPKE ``info``: the account's id unless another was given, an empty one included."""
+        return (account_id if self.info is None else self.info).encode()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:

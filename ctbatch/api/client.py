@@ -170,7 +170,7 @@ class Client:
         client = load_private(
             files.client, passphrase=files.passphrase, insecure_permissions=insecure
         )
-        info = (files.info or self._account.id).encode()
+        info = files.info_for(self._account.id)
         self._sealing, self._opening = SealingKey(server, info), OpeningKeys(client, info)
 
     async def upload(

@@ -50,9 +50,9 @@ def inspect(files: KeyFiles | None, account: Account | None) -> tuple[UsableKeys
         )
         found.insert(0, failure(Step.KEYS, error))
         server = None
-    info = (files.info or (account.id if account else "")).encode()
-    if not info:  # nothing can be sealed without its context
+    if account is None and files.info is None:  # nothing can be sealed without its context
         return UsableKeys(), found
+    info = files.info_for(account.id if account else "")
     opening = OpeningKeys(client, info) if client else None
     return UsableKeys(SealingKey(server, info) if server else None, opening), found
 

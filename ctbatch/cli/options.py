@@ -4,6 +4,8 @@ Invariants:
 
 1. The passcode is never a flag: it comes from ``CLEVERTAP_PASSCODE`` or a file.
 2. Every option is declared once; commands share the groups.
+3. An empty variable is as none; an empty flag is refused, never as none: `--base-url "$URL"` with
+   an unset variable must not go to the default host.
 
 Ranges are not checked here (:mod:`ctbatch.settings` does that), nor what a mode needs
 (:mod:`~ctbatch.cli.targets`). The environment is an argument.
@@ -33,9 +35,17 @@ _TUNING: Final = "How it is sent"
 _KIND: Final = "What is done"
 _OUTPUT: Final = "What is shown"
 
+_NOT_EMPTY: Final = "give a value or leave the option out; an unset shell variable is empty"
+
 
 def _option(panel: str, help_text: str, *names: str, metavar: str | None = None) -> Any:
     return typer.Option(*names, help=help_text, rich_help_panel=panel, metavar=metavar)
+
+
+def _run_dir(text: str) -> Path:
+    if not text:  # here, because as a path it would be the working directory
+        raise SettingsError("--run-dir", "is empty", _NOT_EMPTY)
+    return Path(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +110,14 @@ class Connection:
             "--insecure-key-permissions",
         ),
     ] = False
+
+    def __post_init__(self) -> None:
+        for name, value in self._given():
+            # A path of nothing is the working directory, which none of these can be. That the
+            # HPKE info is empty can be meant.
+            if value in {"", Path()} and name != "--hpke-info":
+                why = "is empty" if value == "" else "names no file"
+                raise SettingsError(name, why, _NOT_EMPTY)
 
     def account(self, env: Environment) -> Account | None:
         """The account, or ``None`` if neither id nor passcode is given anywhere."""
@@ -262,7 +280,12 @@ class Kind:
     limit: Annotated[int | None, _option(_KIND, "The input ends after so many lines.")] = None
     run_dir: Annotated[
         Path | None,
-        _option(_KIND, "Where report and refused lines go. Default: a new one in ctbatch-runs."),
+        typer.Option(
+            help="Where report and refused lines go. Default: a new one in ctbatch-runs.",
+            rich_help_panel=_KIND,
+            metavar="PATH",
+            parser=_run_dir,
+        ),
     ] = None
 
     @property
@@ -298,7 +321,10 @@ class Output:
 
     def level(self, env: Environment) -> int:
         """The level as the number that ``logging`` knows."""
-        name = (self.log_level or env.get("CTBATCH_LOG_LEVEL") or "warning").strip().upper()
+        given = self.log_level
+        if given is None:
+            given = env.get("CTBATCH_LOG_LEVEL") or "warning"
+        name = given.strip().upper()
         if name not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             why = f"must be debug, info, warning or error, not {name.lower()!r}"
             raise SettingsError("--log-level (CTBATCH_LOG_LEVEL)", why)

@@ -103,8 +103,8 @@ def origins(connection: Connection, env: Environment) -> Iterator[Origin]:
 
 
 def _extras(connection: Connection) -> Iterator[Origin]:
-    if connection.hpke_info:
-        yield Origin("HPKE info", connection.hpke_info, "--hpke-info")
+    if connection.hpke_info is not None:
+        yield Origin("HPKE info", connection.hpke_info or "empty", "--hpke-info")
     else:
         yield Origin("HPKE info", "the account id", "default")
     for name, flag, value in (

@@ -128,7 +128,7 @@ def load_keys(settings: Settings) -> Keyring | None:
     files, account = settings.keys, settings.account
     if settings.plaintext or settings.dry_run or files is None or account is None:
         return None
-    return Keyring.load(files, (files.info or account.id).encode())
+    return Keyring.load(files, files.info_for(account.id))
 
 
 class KeyWatch:

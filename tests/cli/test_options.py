@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ctbatch.cli.main import main
 from ctbatch.cli.options import Connection, Environment, Kind, Output, Tuning, as_flags
 from ctbatch.cli.targets import connect, run_settings
 from ctbatch.errors import SettingsError
@@ -241,6 +242,42 @@ def test_flags_to_repeat_are_those_that_were_given() -> None:
         "--account-id", "A", "--server-key", "my key", "--hpke-info=-x",
         "--insecure-key-permissions", "--timeout", "5",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--account-id", "--passcode-file", "--region", "--base-url", "--server-key", "--client-key",
+     "--passphrase-file", "--ca-file", "--proxy", "--run-dir", "--log-level"],
+)  # fmt: skip
+def test_an_empty_flag_is_refused_and_not_as_none(
+    option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unset shell variable must not send the file to the default host: one line, exit code 2."""
+    for name, value in ENV.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", "users.ndjson", option, ""]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"ctbatch: {option}")
+
+
+def test_an_empty_variable_is_as_none() -> None:
+    """What a container sets to nothing is not set."""
+    settings = made(env=ENV | {"CLEVERTAP_BASE_URL": "", "CTBATCH_LOG_LEVEL": ""})
+    assert settings.endpoint is not None
+    assert settings.endpoint.host == "in1.api.clevertap.com"
+    assert made(kind=Kind(run_dir=Path())).run_dir == Path()
+
+
+def test_an_empty_hpke_info_is_meant() -> None:
+    """It overrides the account id, and is repeated by the command that resumes."""
+    settings = made(Connection(hpke_info=""))
+    assert settings.keys is not None
+    assert (settings.keys.info, settings.keys.info_for("A")) == ("", b"")
+    assert settings.resume_flags == ("--hpke-info", "")
+    keys = made().keys
+    assert keys is not None
+    assert keys.info_for("A") == b"A"
 
 
 def test_no_option_takes_a_secret() -> None:
