@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "is a directory" in refusal(tmp_path)
     assert "matches no file" in refusal(tmp_path / "*.nothing")
     assert "symbolic links" in refusal(tmp_path / "loop")
-    for name in ("", "a\0b", "/dev/fd/987"):
+    for name in ("", "a\0b", "/dev/fd/987", "/dev/fd/9999999999", f"/dev/fd/{'9' * 5000}"):
         with pytest.raises(InputError):
             expand([name])
 

@@ -47,7 +47,8 @@ _PACKED_STEP_BYTES = 1 << 16
 
 _MAX_HEADER_BYTES = 1 << 20
 
-_FD_PATH = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
+_FD_PATH = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
+"""No system has descriptors of more digits, nor can all of them be asked about in C's int."""
 
 
 class Damaged(Exception):
