@@ -286,12 +286,16 @@ def _bounds(option: str, value: float, low: float, high: float) -> None:
 
 
 def _split_url(option: str, text: str) -> SplitResult:
+    # First: urlsplit takes tabs and newlines out, and what is around a URL.
+    odd = next((c for c in text if c.isspace() or not c.isprintable()), None)
+    _require(odd is None, option, f"must have no blanks or control characters, and has {odd!a}")
     try:
         url = urlsplit(text)
-        port_ok = url.port is None or url.port > 0
+        port = url.port
     except ValueError as error:
         raise SettingsError(option, f"is not a URL ({error})") from None
-    _require(bool(url.hostname) and port_ok, option, "is not a URL with a host")
+    _require(bool(url.hostname), option, "is not a URL with a host")
+    _require(port != 0, option, "must have a port from 1 to 65,535, not 0")
     _require(
         "@" not in url.netloc and "?" not in text and "#" not in text,
         option,

@@ -33,6 +33,14 @@ from ctbatch.settings import Account, Batching, Delivery, Endpoint, Secret, Sett
         "ftp://localhost",
         "https://",
         "https://h:99999",
+        "https://h:0",
+        "https://x y",
+        "https://x\ny",
+        "https://x\x7f",
+        "https://x\u00a0y",
+        "https://x/ ",
+        " https://x",
+        "https://x\udcff",
         "",
     ],
 )
@@ -58,6 +66,15 @@ def test_base_urls_that_could_leak_are_refused(url: str) -> None:
 def test_base_urls_that_work(url: str) -> None:
     """Loopback by name or literal address may be plain; anything else is https."""
     assert Endpoint(base_url=url).host
+
+
+def test_what_is_wrong_with_a_url_is_said() -> None:
+    """A character is shown as an escape, a port by its number."""
+    for url, says in (("https://x\ny", r"has '\\n'"), ("http://127.0.0.1:0", "port from 1")):
+        with pytest.raises(SettingsError, match=says):
+            Endpoint(base_url=url)
+        with pytest.raises(SettingsError, match=rf"--proxy: .*{says}"):
+            Endpoint(base_url="https://x", proxy=url)
 
 
 @pytest.mark.parametrize("region", [None, "", "eu", "EU1", "eu1"])
