@@ -365,7 +365,7 @@ class _Execution:
             "exit_code": int(exit_code),
             "finished_at": now(),
         })  # fmt: skip
-        if not drawn.lines.total:
+        if not drawn.lines.total and problem is None:
             self._tell(Level.WARNING, "input.empty", "the input is empty: there was nothing to do")
         return await asyncio.to_thread(_read, ledger, run_dir)
 

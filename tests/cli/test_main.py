@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import subprocess
@@ -294,6 +295,22 @@ def test_a_file_is_checked_and_reported(
     assert Report.from_json(capsys.readouterr().out.encode()).lines.total == 3
     assert main([*args, "--quiet"]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_an_input_that_broke_is_not_called_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged archive without a whole line is one error; only what is empty is called so."""
+    monkeypatch.chdir(tmp_path)
+    Path("cut.gz").write_bytes(gzip.compress(b"{}\n")[:12])
+    Path("empty").touch()
+    args = ["--dry-run", "--workers", "0", "--run-dir"]
+    assert main(["run", "cut.gz", *args, "a"]) == 4
+    err = capsys.readouterr().err
+    assert "cut short" in err
+    assert "empty" not in err
+    assert main(["run", "empty", *args, "b"]) == 0
+    assert "the input is empty" in capsys.readouterr().err
 
 
 class Broken(io.StringIO):
