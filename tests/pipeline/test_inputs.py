@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import os
@@ -16,7 +17,9 @@ from backports import zstd
 
 from ctbatch.errors import InputError
 from ctbatch.pipeline.source.inputs import expand
+from ctbatch.pipeline.source.reader import Reader
 from ctbatch.pipeline.source.sniffing import Kind, kind_of, refuse_unless_ndjson
+from ctbatch.settings import Batching
 
 GOOD = b'{"type":"profile","identity":"u1","profileData":{"a":"b, c; d"}}\n'
 
@@ -180,6 +183,34 @@ def test_what_is_not_ndjson_is_refused_with_a_remedy(
 ) -> None:
     """The message says what the file is and which command makes NDJSON of it."""
     assert says.format(dir=tmp_path) in refusal(written(tmp_path / name, data))
+
+
+def undecodable() -> dict[str, bytes]:
+    """Intact archives, by the command that unpacks them."""
+    far = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 28})
+    dictionary = zstd.train_dict([GOOD.replace(b"u1", b"u%d" % n) for n in range(2000)], 1000)
+    return {
+        "zstd -dc --long=31": far.compress(GOOD) + far.flush(),
+        "zstd -dc -D DICTIONARY": zstd.compress(GOOD, zstd_dict=dictionary),
+    }
+
+
+async def test_an_archive_that_only_another_program_unpacks_is_refused(tmp_path: Path) -> None:
+    """It is not called corrupt, and before anything is sent: no resume could ever succeed. Through
+    a pipe too, unless something came before it.
+    """
+    for command, packed in undecodable().items():
+        path = written(tmp_path / "a b.zst", packed)
+        says = await asyncio.to_thread(refusal, path)
+        assert f"`{command} '{path}' | ctbatch run -`" in says
+        assert "corrupt" not in says
+        read_fd, write_fd = os.pipe()
+        os.write(write_fd, packed)
+        os.close(write_fd)
+        async with Reader(await asyncio.to_thread(expand, [f"/dev/fd/{read_fd}"]), Batching()) as r:
+            with pytest.raises(InputError, match=f"as `{command}` does"):
+                await r.next()
+        os.close(read_fd)
 
 
 def test_a_tar_archive_is_refused_also_when_zipped(tmp_path: Path) -> None:

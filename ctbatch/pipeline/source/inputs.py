@@ -16,8 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctbatch.errors import InputError
-from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, kind_of, refuse_unless_ndjson
-from ctbatch.pipeline.source.streams import fd_of, head_of
+from ctbatch.pipeline.source.sniffing import (
+    HEAD_BYTES,
+    Kind,
+    kind_of,
+    refuse_unless_ndjson,
+    refused_packing,
+)
+from ctbatch.pipeline.source.streams import Undecodable, fd_of, head_of
 
 __all__ = ["SourceSpec", "expand"]
 
@@ -98,7 +104,10 @@ def _inspect(path: str, status: os.stat_result) -> SourceSpec:
         end = file.read(HEAD_BYTES)
     digest = hashlib.sha256(begin + end).hexdigest()
     kind = kind_of(begin) or Kind.PLAIN
-    head, whole = head_of(path, kind)
+    try:
+        head, whole = head_of(path, kind)
+    except Undecodable as error:
+        raise refused_packing(path, str(error), error.command, kind) from None
     known = end if kind is Kind.PLAIN and not whole else b""
     refuse_unless_ndjson(path, head, whole=whole, end=known, kind=kind)
     fingerprint = f"{status.st_size}:{digest[:32]}"

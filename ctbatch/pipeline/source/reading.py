@@ -15,8 +15,8 @@ from ctbatch.errors import InputBroke, ResumeRefused
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import Batcher, RecordedSpan, SpanMismatch, digest_of
 from ctbatch.pipeline.source.inputs import SourceSpec
-from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, refuse_unless_ndjson
-from ctbatch.pipeline.source.streams import Damaged, RawFile, Stopped, Wake, unpack
+from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, refuse_unless_ndjson, refused_packing
+from ctbatch.pipeline.source.streams import Damaged, RawFile, Stopped, Undecodable, Wake, unpack
 from ctbatch.settings import Batching
 
 __all__ = ["Reading", "SourceStatistics"]
@@ -174,6 +174,8 @@ class Reading:
                     self._deadline = self._clock() + patience_s
             else:
                 whole = True
+        except Undecodable as error:
+            raise refused_packing(spec.path, str(error), error.command, Kind.PIPE) from None
         except (OSError, Damaged) as error:
             broken = error
         refuse_unless_ndjson(spec.path, head, whole=whole, kind=Kind.PIPE)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ctbatch.errors import InputError
 
-__all__ = ["HEAD_BYTES", "Kind", "kind_of", "refuse_unless_ndjson"]
+__all__ = ["HEAD_BYTES", "Kind", "kind_of", "refuse_unless_ndjson", "refused_packing"]
 
 HEAD_BYTES = 1 << 16
 """How much of an input is looked at."""
@@ -204,6 +204,14 @@ def _is_table(lines: list[bytes], delimiter: str) -> bool:
     except csv.Error:
         return False
     return len(widths) == 1 and max(widths) > 1
+
+
+def refused_packing(path: str, why: str, command: str, kind: Kind) -> InputError:
+    """The error about an archive that a command has to unpack."""
+    if kind is Kind.PIPE:
+        return InputError(path, why, f"unpack it first, as `{command}` does for a file")
+    remedy = f"run `{command} {shlex.quote(path)} | ctbatch run -` with your other options"
+    return InputError(path, why, remedy)
 
 
 def _refusal(path: str, why: str, command: str, kind: Kind) -> InputError:

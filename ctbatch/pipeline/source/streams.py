@@ -7,7 +7,8 @@ Invariants:
 
 1. Memory is bounded whatever the input: a step gives at most ``STEP_BYTES``.
 2. An archive that ends early, fails its checksum or is followed by something else raises
-   :class:`Damaged`, after everything before it was given.
+   :class:`Damaged`, after everything before it was given; one that is intact but not for us to
+   decode raises :class:`Undecodable`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,17 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["BLOCK_BYTES", "Damaged", "RawFile", "Stopped", "Wake", "fd_of", "head_of", "unpack"]
+__all__ = [
+    "BLOCK_BYTES",
+    "Damaged",
+    "RawFile",
+    "Stopped",
+    "Undecodable",
+    "Wake",
+    "fd_of",
+    "head_of",
+    "unpack",
+]
 
 BLOCK_BYTES = 1 << 20
 """Bytes to read at once. Each read gives the interpreter's lock away: with a quarter of this an
@@ -47,12 +58,28 @@ _PACKED_STEP_BYTES = 1 << 16
 
 _MAX_HEADER_BYTES = 1 << 20
 
+_BEYOND_US = {
+    "too much memory": ("was packed with a window of more than 128 MiB", "zstd -dc --long=31"),
+    "Dictionary mismatch": ("was packed with a dictionary", "zstd -dc -D DICTIONARY"),
+}
+"""What zstd says (its ``error_private.c``) of frames that it will not decode for us, and what will;
+128 MiB is its own bound on the memory that a stranger's file may ask for.
+"""
+
 _FD_PATH = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
 """No system has descriptors of more digits, nor can all of them be asked about in C's int."""
 
 
 class Damaged(Exception):
     """The bytes cannot be unpacked any further; the text says why."""
+
+
+class Undecodable(Damaged):
+    """Nothing is wrong with the bytes, but it takes ``command`` to unpack them."""
+
+    def __init__(self, why: str, command: str) -> None:
+        super().__init__(why)
+        self.command = command
 
 
 class Stopped(Exception):
@@ -201,15 +228,22 @@ def unpack(blocks: Iterable[bytes], kind: Kind | None = None) -> Iterator[bytes]
 def head_of(path: str, kind: Kind) -> tuple[bytes, bool]:
     """The first ``HEAD_BYTES`` of what is in a file, as far as it can be unpacked, and whether that
     is all there is.
+
+    Raises:
+        Undecodable: it never can be, not here.
     """
     head = b""
-    with RawFile(path, pipe=False) as file, suppress(Damaged):
-        for piece in unpack(file.blocks(), kind):
-            head += piece
-            if len(head) > HEAD_BYTES:
-                return head[:HEAD_BYTES], False
-        return head, True
-    return head, False
+    with RawFile(path, pipe=False) as file:
+        try:
+            for piece in unpack(file.blocks(), kind):
+                head += piece
+                if len(head) > HEAD_BYTES:
+                    return head[:HEAD_BYTES], False
+        except Undecodable:
+            raise
+        except Damaged:
+            return head, False
+    return head, True
 
 
 def _frames(blocks: Iterable[bytes], packing: _Packing) -> Iterator[bytes]:
@@ -247,6 +281,9 @@ def _decode(decoder: _Decoder, data: bytes, packing: _Packing) -> Iterator[bytes
         try:
             piece = decoder.decompress(data, STEP_BYTES)
         except packing.error as error:
+            for words, (why, command) in _BEYOND_US.items():
+                if words in str(error):
+                    raise Undecodable(f"the {packing.name} archive {why}", command) from None
             raise Damaged(f"the {packing.name} archive is corrupt ({error})") from None
         if piece:
             yield piece
