@@ -634,8 +634,19 @@ def test_a_line_can_be_read_again(tmp_path: Path, pack: Any) -> None:
     assert read_line(SourceSpec("-", Kind.PIPE), 1) is None
 
 
-def test_damage_is_not_swallowed_by_unpacking() -> None:
-    """Short inputs that begin like an archive and are none are plain."""
-    assert b"".join(unpack([b"\x1f"])) == b"\x1f"
-    with pytest.raises(Damaged):
-        list(unpack([b"\x1f\x8b\x08"]))
+@pytest.mark.parametrize("head", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"])
+async def test_an_archive_cut_to_its_first_bytes_is_not_text(tmp_path: Path, head: bytes) -> None:
+    """It is cut short, whether a file or from a pipe."""
+    for length in range(1, len(head) + 1):
+        specs = await found(written(tmp_path / "a", head[:length]))
+        _, error = await read_until_broken(Reader(specs, SMALL))
+        assert "cut short" in error.why
+        with pytest.raises(Damaged, match="cut short"):
+            list(unpack([head[:length]]))
+
+
+@pytest.mark.parametrize("text", [b"", b"P", b"[", b"\x1f\n", b"\x1f\x8b\n", b"(\n", b"P*"])
+async def test_text_that_begins_like_an_archive_is_text(tmp_path: Path, text: bytes) -> None:
+    """Only a whole input that is the beginning of a magic number is an archive that was cut."""
+    assert joined(await read_paths(written(tmp_path / "a", text))) == text
+    assert b"".join(unpack([text])) == text

@@ -19,7 +19,7 @@ from ctbatch.errors import InputError
 from ctbatch.pipeline.source.sniffing import (
     HEAD_BYTES,
     Kind,
-    kind_of,
+    kind_of_all,
     refuse_unless_ndjson,
     refused_packing,
 )
@@ -103,7 +103,7 @@ def _inspect(path: str, status: os.stat_result) -> SourceSpec:
         file.seek(max(0, status.st_size - HEAD_BYTES))
         end = file.read(HEAD_BYTES)
     digest = hashlib.sha256(begin + end).hexdigest()
-    kind = kind_of(begin) or Kind.PLAIN
+    kind = kind_of_all(begin)
     try:
         head, whole = head_of(path, kind)
     except Undecodable as error:

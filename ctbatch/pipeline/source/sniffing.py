@@ -18,7 +18,14 @@ from typing import Any
 
 from ctbatch.errors import InputError
 
-__all__ = ["HEAD_BYTES", "Kind", "kind_of", "refuse_unless_ndjson", "refused_packing"]
+__all__ = [
+    "HEAD_BYTES",
+    "Kind",
+    "kind_of",
+    "kind_of_all",
+    "refuse_unless_ndjson",
+    "refused_packing",
+]
 
 HEAD_BYTES = 1 << 16
 """How much of an input is looked at."""
@@ -33,11 +40,13 @@ class Kind(StrEnum):
     PIPE = "pipe"
 
 
+_SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
+"""Frames without data, RFC 8878, section 3.1.2: pzstd begins with one."""
+
 _PACKED = {
     b"\x1f\x8b\x08": Kind.GZIP,  # RFC 1952, section 2.3
     b"\x28\xb5\x2f\xfd": Kind.ZSTD,  # RFC 8878, section 3.1.1
-    # Skippable frames, RFC 8878, section 3.1.2: pzstd begins with one.
-    **{bytes([low]) + b"\x2a\x4d\x18": Kind.ZSTD for low in range(0x50, 0x60)},
+    **dict.fromkeys(_SKIPPABLE, Kind.ZSTD),
 }
 
 _UNPACK = {Kind.GZIP: "gzip -dc", Kind.ZSTD: "zstd -dc"}
@@ -82,6 +91,17 @@ def kind_of(head: bytes) -> Kind | None:
     if any(magic.startswith(head) for magic in _PACKED):
         return None
     return Kind.PLAIN
+
+
+def kind_of_all(data: bytes) -> Kind:
+    """How an input of no more than these first bytes is packed.
+
+    The beginning of a magic number is an archive's that was cut short: none is a line of JSON. Not
+    that of a skippable frame, which is one letter or bracket.
+    """
+    magics = [magic for magic in _PACKED if magic not in _SKIPPABLE]
+    cut = (_PACKED[magic] for magic in magics if data and magic.startswith(data))
+    return kind_of(data) or next(cut, Kind.PLAIN)
 
 
 def refuse_unless_ndjson(

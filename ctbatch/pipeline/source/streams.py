@@ -27,7 +27,7 @@ from typing import Protocol, cast
 
 from isal import igzip_lib
 
-from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, kind_of
+from ctbatch.pipeline.source.sniffing import HEAD_BYTES, Kind, kind_of, kind_of_all
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -215,7 +215,7 @@ def unpack(blocks: Iterable[bytes], kind: Kind | None = None) -> Iterator[bytes]
     while kind is None or kind is Kind.PIPE:
         block = next(blocks, None)
         if block is None:
-            kind = Kind.PLAIN
+            kind = kind_of_all(head)
             break
         head += block
         kind = kind_of(head)
