@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ctbatch import shell
 from ctbatch.api.client import Client
 from ctbatch.api.cursors import Download
 from ctbatch.api.queries import DEFAULT_PAGE, Page
@@ -179,4 +179,4 @@ def _say_how_to_go_on(task: Task, sink: OutputFile, reader: Reader) -> None:
     if sink.note is None or not sink.note.cursor:
         return
     words = ["ctbatch", task.command, "--continue", str(sink.path), *reader.flags]
-    streams.err(f"ctbatch: go on with\n{shlex.join(words)}")
+    streams.err(f"ctbatch: go on with\n{shell.command(words)}")

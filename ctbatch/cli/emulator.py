@@ -4,13 +4,13 @@ things break.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ctbatch import shell
 from ctbatch.api.wire import MAX_CONCURRENT_UPLOADS
 from ctbatch.emulator.faults import FAULTS
 from ctbatch.emulator.server import Emulator, run
@@ -118,7 +118,7 @@ def _render(emulator: Emulator) -> None:
         ("CTBATCH_SERVER_KEY", str(emulator.server_key)),
         ("CTBATCH_CLIENT_KEY", str(emulator.client_key)),
     ):
-        print(f"export {name}={shlex.quote(value)}")
+        print(f"export {name}={shell.quote(value)}")
     print(
         "\nSee what it saw:\n\n"
         'curl -su "$CLEVERTAP_ACCOUNT_ID:$CLEVERTAP_PASSCODE" "$CLEVERTAP_BASE_URL/_emulator/stats"'

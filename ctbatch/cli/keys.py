@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from ctbatch import shell
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.secret_files import ask_passphrase, read_secret
@@ -281,7 +281,7 @@ def _variable(name: str) -> Path | None:
 
 
 def _path(path: Path) -> str:
-    return clean(shlex.quote(str(path)))
+    return shell.quote(str(path))
 
 
 def _named(key_id: int | None) -> str:

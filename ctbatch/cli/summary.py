@@ -6,11 +6,11 @@ harmless for a terminal.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ctbatch import shell
 from ctbatch.cli.wording import clean, count, duration, lines, percent, shares, size
 from ctbatch.models import Mode
 from ctbatch.pipeline.report.document import Reason, Report, RunState
@@ -256,7 +256,7 @@ def _again(report: Report, flags: Sequence[str], name: str) -> str:
     path = str(Path(report.run_dir) / name)
     kinds = [kind for kind in _KINDS if report.mode == kind or report.settings.get(kind)]
     options = [f"--{kind.replace('_', '-')}" for kind in kinds]
-    return clean(shlex.join(["ctbatch", "run", path, *options, *flags]))
+    return shell.command(["ctbatch", "run", path, *options, *flags])
 
 
 def _row(name: str, text: str) -> str:

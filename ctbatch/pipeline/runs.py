@@ -10,7 +10,6 @@ and :func:`resume` know the state of every line.
 from __future__ import annotations
 
 import asyncio
-import shlex
 import shutil
 import sqlite3
 import time
@@ -22,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ctbatch import shell
 from ctbatch.errors import (
     CtbatchError,
     InputChanged,
@@ -264,7 +264,7 @@ class _Execution:
             "state": "running",
             "account_id": settings.account.id if settings.account else None,
             "host": settings.endpoint.host if settings.endpoint else None,
-            "resume": shlex.join(["ctbatch", "resume", str(run_dir), *settings.resume_flags]),
+            "resume": shell.command(["ctbatch", "resume", str(run_dir), *settings.resume_flags]),
             "problem": None,
             "exit_code": None,
             "finished_at": None,

@@ -313,6 +313,23 @@ def test_an_input_that_broke_is_not_called_empty(
     assert "the input is empty" in capsys.readouterr().err
 
 
+def test_the_command_that_resumes_can_be_pasted_whatever_the_directory_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are no text come as escapes that a shell reads, on the terminal and in the report;
+    nothing in a name reaches the terminal.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("cut.gz").write_bytes(gzip.compress(b"{}\n")[:12])
+    name, command = "r\udcff\x1b[31m", r"ctbatch resume $'r\xff\x1b[31m'"
+    assert main(["run", "cut.gz", "--dry-run", "--workers", "0", "--run-dir", name]) == 4
+    out, err = capsys.readouterr()
+    assert f"ctbatch: go on with\n{command}\n" in err
+    assert "\x1b" not in out + err
+    report = Report.from_json(Path(name, "report.json").read_bytes())
+    assert report.resume == command
+
+
 class Broken(io.StringIO):
     """A stream without a descriptor that cannot be written."""
 

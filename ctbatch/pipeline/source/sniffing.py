@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any
 
+from ctbatch import shell
 from ctbatch.errors import InputError
 
 __all__ = [
@@ -230,7 +230,7 @@ def refused_packing(path: str, why: str, command: str, kind: Kind) -> InputError
     """The error about an archive that a command has to unpack."""
     if kind is Kind.PIPE:
         return InputError(path, why, f"unpack it first, as `{command}` does for a file")
-    remedy = f"run `{command} {shlex.quote(path)} | ctbatch run -` with your other options"
+    remedy = f"run `{command} {shell.quote(path)} | ctbatch run -` with your other options"
     return InputError(path, why, remedy)
 
 
@@ -244,8 +244,8 @@ def _refusal(path: str, why: str, command: str, kind: Kind) -> InputError:
     new = old.with_suffix("" if kind in _UNPACK else ".ndjson").with_suffix(".ndjson")
     if new == old:
         new = old.with_name(f"{old.stem}-lines.ndjson")
-    source = shlex.quote(path)
+    source = shell.quote(path)
     made = f"{command} {source}"
     if kind in _UNPACK:
         made = f"{_UNPACK[kind]} {source} | {command}"
-    return InputError(path, why, f"run `{made} > {shlex.quote(str(new))}` and upload that file")
+    return InputError(path, why, f"run `{made} > {shell.quote(str(new))}` and upload that file")
