@@ -14,8 +14,8 @@ from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import Keyset, Status, generate, rotate, to_json
 from ctbatch.errors import KeysetError, OpenError
 from ctbatch.notices import Live, Notice
-from ctbatch.pipeline.keyring import Keyring, KeyWatch, _Stamp
-from ctbatch.settings import KeyFiles
+from ctbatch.pipeline.keyring import Keyring, KeyWatch, _Stamp, load_keys
+from ctbatch.settings import Account, Endpoint, KeyFiles, Secret, Settings
 
 INFO = b"XXX-XXX-XXXX"
 
@@ -69,6 +69,26 @@ def _opening(watch: KeyWatch) -> OpeningKeys:
 
 def _sealed_to(keyset: Keyset) -> bytes:
     return SealingKey(keyset.public(), INFO).seal(b"hello")
+
+
+def test_an_empty_info_that_was_given_is_used(files: KeyFiles) -> None:
+    """It is not taken for none, which would be the account's id; and it seals and opens."""
+    server = generate()
+    _write(files.server, server.public())
+    account = Account(id="XXX-XXX-XXXX", passcode=Secret("p"))
+    given = Settings(
+        inputs=["-"],
+        account=account,
+        endpoint=Endpoint.of_region(None),
+        keys=replace(files, info=""),
+    )
+    keyring = load_keys(given)
+    assert keyring is not None
+    assert keyring.info == b""
+    sealed = SealingKey(server.public(), keyring.info).seal(b"hello")
+    assert OpeningKeys(server, b"").open(sealed).plaintext == b"hello"
+    with pytest.raises(OpenError):
+        OpeningKeys(server, account.id.encode()).open(sealed)
 
 
 async def test_without_a_change_on_disk_nothing_changes(files: KeyFiles, told: Told) -> None:
