@@ -6,7 +6,7 @@ when the bundled emulator takes the service's place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -43,10 +43,8 @@ _KINDS = {
 }
 
 
-def execute(
-    begin: Begin, target: Target, output: Output, env: Environment, flags: Sequence[str] = ()
-) -> int:
-    """Run, show, and return the exit code. ``flags`` as in :func:`~ctbatch.cli.summary.summary`."""
+def execute(begin: Begin, target: Target, output: Output, env: Environment) -> int:
+    """Run, show, and return the exit code."""
     level = output.level(env)
     with (
         Display(choose_face(quiet=output.quiet, env=env), level=level) as display,
@@ -54,14 +52,14 @@ def execute(
     ):
         report = loop.run(_run(begin, target, display))
     try:
-        render(report, flags, as_json=output.json)
+        render(report, as_json=output.json)
     except OutputBroke as error:
         streams.err(f"ctbatch: {error}")
         return report.exit_code or error.exit_code
     return report.exit_code
 
 
-def render(report: Report, flags: Sequence[str] = (), *, as_json: bool) -> None:
+def render(report: Report, *, as_json: bool) -> None:
     """Show a report: the result on standard output; why it ended early and how to go on, on
     standard error.
     """
@@ -69,7 +67,7 @@ def render(report: Report, flags: Sequence[str] = (), *, as_json: bool) -> None:
         if as_json:
             streams.out_bytes(report.to_json())
         else:
-            streams.out(summary(report, flags))
+            streams.out(summary(report))
     finally:
         if report.problem:
             streams.err(f"ctbatch: {report.problem}")

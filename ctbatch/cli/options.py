@@ -112,7 +112,7 @@ class Connection:
     ] = False
 
     def __post_init__(self) -> None:
-        for name, value in self._given():
+        for name, value in _given(self):
             # A path of nothing is the working directory, which none of these can be. That the
             # HPKE info is empty can be meant.
             if value in {"", Path()} and name != "--hpke-info":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,21 +29,8 @@ def report(
     """
     from ctbatch.pipeline import runs  # noqa: PLC0415  # heavy: --help does not wait for it
 
-    found = replace(runs.report(run_dir), run_dir=str(run_dir))
+    found = runs.report(run_dir)
     if as_json:
         streams.out_bytes(found.to_json())
     else:
-        streams.out(summary(found, _flags(run_dir)))
-
-
-def _flags(run_dir: Path) -> list[str]:
-    """The flags that say where the run went, of the process that worked on it last."""
-    from ctbatch.pipeline.ledger.accounts import Accounts  # noqa: PLC0415  # as above
-
-    accounts = Accounts.open(run_dir)
-    try:
-        resume = accounts.get("resume")
-    finally:
-        accounts.close()
-    # The ledger has them at the end of the command that resumes: ctbatch resume RUN_DIR …
-    return shlex.split(str(resume or ""))[3:]
+        streams.out(summary(found))

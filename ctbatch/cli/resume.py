@@ -43,7 +43,6 @@ def resume(
     """
     from ctbatch.pipeline import continuing, runs  # noqa: PLC0415  # heavy: --help does not wait
 
-    flags = as_flags(connection)
     found = run_dir if run_dir is not None else continuing.unfinished()
     mode, given = continuing.mode_of(found), tuning.given()
 
@@ -54,10 +53,10 @@ def resume(
             endpoint=target.endpoint,
             keys=target.keys,
             tuning=given,
-            resume_flags=flags,
+            resume_flags=as_flags(connection),
             watcher=watcher,
             stop=stop,
         )
 
     target = connect(connection, os.environ, mode, plaintext=mode is Mode.PLAINTEXT)
-    raise typer.Exit(execute(begin, target, output, os.environ, flags))
+    raise typer.Exit(execute(begin, target, output, os.environ))

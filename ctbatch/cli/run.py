@@ -61,4 +61,4 @@ def run(
         return runs.run(told, watcher=watcher, stop=stop)
 
     target = Target(kind.mode, settings.account, settings.endpoint, settings.keys)
-    raise typer.Exit(execute(begin, target, output, os.environ, settings.resume_flags))
+    raise typer.Exit(execute(begin, target, output, os.environ))

@@ -6,7 +6,7 @@ harmless for a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,14 +56,12 @@ _STATES = (
 )
 
 
-def summary(report: Report, flags: Sequence[str] = ()) -> str:
-    """The whole text, without a newline at its end. ``flags`` say where the run went: endpoint,
-    account id, key files; the commands in the text repeat them.
-    """
-    return "\n".join(_all(report, flags))
+def summary(report: Report) -> str:
+    """The whole text, without a newline at its end."""
+    return "\n".join(_all(report))
 
 
-def _all(report: Report, flags: Sequence[str]) -> Iterator[str]:
+def _all(report: Report) -> Iterator[str]:
     yield _headline(report)
     if report.problem:
         yield from (f"  {clean(row)}" for row in report.problem.splitlines())
@@ -78,7 +76,7 @@ def _all(report: Report, flags: Sequence[str]) -> Iterator[str]:
     if report.run_dir:
         yield ""
         yield from _files(report)
-        yield from _next_steps(report, flags)
+        yield from _next_steps(report)
 
 
 def _headline(report: Report) -> str:
@@ -199,7 +197,7 @@ def _files(report: Report) -> Iterator[str]:
     directory = Path(report.run_dir)
     counts = report.lines
     wanted = {
-        "report.json": (directory / "report.json").exists(),
+        "report.json": True,
         "rejected": counts.unprocessed + counts.invalid > 0,
         "unknown": counts.unknown > 0,
     }
@@ -210,14 +208,12 @@ def _files(report: Report) -> Iterator[str]:
     ]
     rows += [(Path(name).name, "edited since, so moved out of the way") for name in report.moved]
     shown = [(clean(str(directory / name)), meaning) for name, meaning in rows]
-    if not shown:
-        return
     width = max(len(path) for path, _ in shown)
     yield "Files"
     yield from (f"  {path:<{width}}  {meaning}" for path, meaning in shown)
 
 
-def _next_steps(report: Report, flags: Sequence[str]) -> Iterator[str]:
+def _next_steps(report: Report) -> Iterator[str]:
     """What to do with the lines that need a look."""
     counts = report.lines
     if not counts.unprocessed + counts.invalid + counts.unknown:
@@ -229,13 +225,13 @@ def _next_steps(report: Report, flags: Sequence[str]) -> Iterator[str]:
         yield "  Nothing was stored, and what follows stores nothing either."
     if counts.unprocessed + counts.invalid:
         yield f"  Mend the lines in rejected.ndjson, then {'check' if dry else 'upload'} that file:"
-        yield f"    {_again(report, flags, 'rejected.ndjson')}"
+        yield f"    {_again(report, 'rejected.ndjson')}"
         if any(reason.code == "line_too_long" for reason in report.reasons):
             yield "  A line that was too long is an empty row there; where it is in the input is in"
             yield "  rejected.reasons.ndjson, as offset and length."
     if counts.unknown:
         yield from _UNKNOWN_DRY if dry else _UNKNOWN
-        yield f"    {_again(report, flags, 'unknown.ndjson')}"
+        yield f"    {_again(report, 'unknown.ndjson')}"
 
 
 _UNKNOWN = (
@@ -249,14 +245,14 @@ _KINDS = ("dry_run", "server_dry_run", "emulator", "plaintext", "strict")
 """Options of ``run`` that say what is done with a line; the modes are named like theirs."""
 
 
-def _again(report: Report, flags: Sequence[str], name: str) -> str:
+def _again(report: Report, name: str) -> str:
     """The command that does with a file of the run directory what the run did: at the same place,
     in the same mode.
     """
     path = str(Path(report.run_dir) / name)
     kinds = [kind for kind in _KINDS if report.mode == kind or report.settings.get(kind)]
     options = [f"--{kind.replace('_', '-')}" for kind in kinds]
-    return shell.command(["ctbatch", "run", path, *options, *flags])
+    return shell.command(["ctbatch", "run", path, *options, *report.flags])
 
 
 def _row(name: str, text: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ctbatch import shell
 from ctbatch.errors import (
     BalanceError,
     CtbatchError,
@@ -74,6 +75,7 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
         state = RunState.KILLED
     complete = state is RunState.COMPLETE
     names = [row.path for row in rows]
+    flags = tuple(meta.get("flags", ()))
     return Report(
         run_id=meta["run_id"],
         state=state,
@@ -102,11 +104,14 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
         bound_by=_bottleneck(measured, meta.get("settings", {}).get("concurrency", 0)),
         settings=meta.get("settings", {}),
         keys=Keys(sealed_with=tuple(accounts.key_ids()), opened_with=measured.opened_with),
-        resume=None if complete or running else meta.get("resume"),
+        resume=None
+        if complete or running
+        else shell.command(["ctbatch", "resume", str(run_dir), *flags]),
         problem=None if running else meta.get("problem"),
         exit_code=meta.get("exit_code") or ExitCode.OK,
         run_dir=str(run_dir),
         moved=tuple(meta.get("moved", ())),
+        flags=flags,
     )
 
 

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ctbatch import shell
 from ctbatch.errors import (
     CtbatchError,
     InputChanged,
@@ -264,7 +263,7 @@ class _Execution:
             "state": "running",
             "account_id": settings.account.id if settings.account else None,
             "host": settings.endpoint.host if settings.endpoint else None,
-            "resume": shell.command(["ctbatch", "resume", str(run_dir), *settings.resume_flags]),
+            "flags": settings.resume_flags,
             "problem": None,
             "exit_code": None,
             "finished_at": None,

@@ -126,10 +126,10 @@ def test_what_is_uploaded_again_goes_the_same_way(mode: Mode, flag: str) -> None
 def test_what_is_uploaded_again_goes_to_the_same_place() -> None:
     """Region, account and keys are repeated as given, and whatever the mode does not tell."""
     settings = {"server_dry_run": True, "plaintext": True, "strict": True, "emulator": False}
-    report = replace(REPORT, mode=Mode.SERVER_DRY_RUN, settings=settings)
     flags = ("--region", "in1", "--hpke-info", "a b")
+    report = replace(REPORT, mode=Mode.SERVER_DRY_RUN, settings=settings, flags=flags)
     again = " --server-dry-run --plaintext --strict --region in1 --hpke-info 'a b'"
-    commands = [row for row in summary(report, flags).splitlines() if "ctbatch run" in row]
+    commands = [row for row in summary(report).splitlines() if "ctbatch run" in row]
     assert commands == [
         f"    ctbatch run runs/a/{name}.ndjson{again}" for name in ("rejected", "unknown")
     ]

@@ -36,7 +36,7 @@ META = {
     "settings": {"strict": False},
     "account_id": "A",
     "host": "h",
-    "resume": "ctbatch resume x",
+    "flags": ["--hpke-info", "a b"],
 }
 
 
@@ -103,7 +103,8 @@ def test_every_line_is_in_the_report(tmp_path: Path) -> None:
         (501, (("users.ndjson", 2),)),
     ]
     assert report.keys.sealed_with == (7,)
-    assert (report.resume, report.problem, report.moved) == ("ctbatch resume x", "p", ("x",))
+    resume = f"ctbatch resume {tmp_path} --hpke-info 'a b'"
+    assert (report.resume, report.problem, report.moved) == (resume, "p", ("x",))
     assert (report.mode, report.exit_code) == (Mode.SEALED, 4)
 
 

@@ -114,7 +114,8 @@ async def test_a_search_goes_no_further_than_the_first_failure(
         figures = await trials.measure(Setting(4, 10), lines=LINES, seconds=30, requests=allowed)
         made = emulator.stats()["totals"]["requests"]
     assert figures.failed
-    assert result in figures.results
+    also = {"stale_connection"} if result == "reset" else set()  # of a connection used before
+    assert figures.results.keys() & ({result} | also)
     assert figures.requests == made <= allowed
     if not fault.startswith("413"):  # which nothing pauses for; those under way come to their end
         assert made <= 20 + 2 * 4

@@ -136,7 +136,8 @@ class Report:
     both ``None`` at its end.
     Latencies are per attempt (on the wire) and per batch (from admission to settlement).
     ``bound_by`` is what held the run up most; ``None`` before anything is measured. ``moved`` are
-    files that somebody had edited and that were moved out of the way.
+    files that somebody had edited and that were moved out of the way. ``flags`` are the options of
+    the command that said where the run goes: endpoint, account, keys; no secrets.
     """
 
     schema: int = _SCHEMA
@@ -167,6 +168,7 @@ class Report:
     exit_code: int = ExitCode.OK
     run_dir: str = ""
     moved: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
     @property
     def worst_exit(self) -> ExitCode:
@@ -301,6 +303,7 @@ def _report_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
             sealed_with=tuple(keys["sealed_with"]), opened_with=tuple(keys["opened_with"])
         ),
         "moved": tuple(raw.get("moved", ())),
+        "flags": tuple(raw.get("flags", ())),
     }
 
 
