@@ -11,6 +11,7 @@ import typer
 
 from ctbatch.cli.execution import execute
 from ctbatch.cli.groups import spread
+from ctbatch.cli.handed import check_descriptors
 from ctbatch.cli.options import Connection, Kind, Output, Tuning
 from ctbatch.cli.targets import Target, run_settings
 from ctbatch.notices import Watcher
@@ -53,6 +54,7 @@ def run(
 
         zcat users.gz | ctbatch run -
     """
+    check_descriptors(inputs)
     settings = run_settings(inputs, connection, tuning, kind, os.environ)
     from ctbatch.pipeline import runs  # noqa: PLC0415  # heavy: --help and bad options do not wait
 

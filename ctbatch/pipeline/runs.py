@@ -57,7 +57,7 @@ from ctbatch.pipeline.report.document import (
     public_settings,
     restore_settings,
 )
-from ctbatch.pipeline.source.reader import Reader, SourceSpec, count_rest, expand, read_line
+from ctbatch.pipeline.source.reader import Reader, SourceSpec, count_rest, expand, lines_again
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.pipeline.threads import take
 from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
@@ -333,7 +333,8 @@ class _Execution:
         try:
             await ledger.add_measured(self._measured.encode())
             await ledger.put_sources(rows)
-            in_order = await ledger.publish_files(self._original, lambda: stop.requests >= enough)
+            with lines_again(self._specs) as original:
+                in_order = await ledger.publish_files(original, lambda: stop.requests >= enough)
             await ledger.put({"moved": [aside.name for aside in ledger.files.moved_aside]})
             drawn = await self._draw_up(ledger, run_dir, in_order=in_order)
         except LedgerFailed as error:
@@ -372,10 +373,6 @@ class _Execution:
         """What ``--max-refused`` says of the run as a whole."""
         percent = self._settings.delivery.max_refused_percent
         return Tally(self._live, percent, dry_run=self._settings.dry_run).judge()
-
-    def _original(self, source: int, first_line: int, index: int) -> bytes | None:
-        """Read a line from the input again, for a reject file that somebody edited."""
-        return read_line(self._specs[source], first_line + index)
 
     def _tell(self, level: Level, event: str, text: str) -> None:
         self._watcher.tell(Notice(level, event, text))

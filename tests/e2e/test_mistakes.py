@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 
-from tests.e2e.command import Desk, Ended
+import pytest
+
+from tests.e2e.command import CTBATCH, Desk, Ended
 from tests.e2e.people import profile, profiles
 from tests.e2e.service import Service
 
@@ -157,3 +160,31 @@ def test_an_unknown_option_is_a_usage_error(desk: Desk) -> None:
     ended = desk.ctbatch("run", "u.ndjson", "--dryrun")
     assert ended.code == 2
     assert "--dryrun" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("redirection", "given", "why"),
+    [
+        ("<&-", "-", "standard input is closed"),
+        ("<&-", "/dev/stdin", "standard input is closed"),
+        ("3> out", "/dev/fd/3", "is open for writing only"),
+        *(("", f"/dev/fd/{n}", "cannot be read (Bad file descriptor)") for n in (3, 5, 7, 9, 11)),
+    ],
+)
+def test_a_descriptor_that_was_not_handed_over_is_refused(
+    desk: Desk, redirection: str, given: str, why: str
+) -> None:
+    """Most of all one that the event loop would have: to read from it would be the end of it."""
+    script = f'"$@" {redirection}'
+    command = [*CTBATCH, "run", given, "--dry-run", "--run-dir", "run"]
+    told = subprocess.run(
+        ["bash", "-c", script, "bash", *command],
+        check=False,
+        cwd=desk.cwd,
+        env=desk.env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (told.returncode, told.stderr) == (2, f"ctbatch: {given}: {why}\n")
+    assert not (desk.cwd / "run").exists()

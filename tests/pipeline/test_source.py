@@ -32,7 +32,7 @@ from ctbatch.pipeline.source.reader import (
     count_rest,
     digest_of,
     expand,
-    read_line,
+    lines_again,
 )
 from ctbatch.pipeline.source.streams import Damaged, unpack
 from ctbatch.settings import Batching
@@ -628,10 +628,11 @@ def test_a_line_can_be_read_again(tmp_path: Path, pack: Any) -> None:
     lines = [b"x" * (n * 37 % 5000) + b"\r" for n in range(1, 800)]
     text = b"\xef\xbb\xbf" + b"\n".join(lines)
     (spec,) = expand([written(tmp_path / "a", pack(text))])
-    for number in (1, 2, 105, 106, 107, 400, 799):
-        assert read_line(spec, number) == lines[number - 1]
-    assert read_line(spec, 800) is None
-    assert read_line(SourceSpec("-", Kind.PIPE), 1) is None
+    with lines_again([SourceSpec("-", Kind.PIPE), spec]) as again:
+        for number in (1, 2, 105, 106, 107, 400, 799, 800, 3, 3, 800, *range(1, 801)):
+            assert again(1, number, 0) == (lines[number - 1] if number < 800 else None)
+        assert again(1, 100, 7) == lines[106]
+        assert again(0, 1, 0) is None
 
 
 @pytest.mark.parametrize("head", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"])

@@ -22,13 +22,15 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import cast
 
 from ctbatch.models import Batch
 from ctbatch.pipeline.batcher import BOM, RecordedSpan, digest_of
+from ctbatch.pipeline.source.again import Lines
 from ctbatch.pipeline.source.inputs import SourceSpec, expand
 from ctbatch.pipeline.source.reading import Reading, SourceStatistics
 from ctbatch.pipeline.source.sniffing import Kind
@@ -44,7 +46,7 @@ __all__ = [
     "count_rest",
     "digest_of",
     "expand",
-    "read_line",
+    "lines_again",
 ]
 
 AHEAD_BATCHES = 6
@@ -235,27 +237,28 @@ def count_rest(
     return lines + (last != b"\n")
 
 
-def read_line(spec: SourceSpec, number: int) -> bytes | None:
-    """A line by its number, without its ``\\n``; ``None`` where it cannot be read again. Blocks."""
-    line, parts = 1, list[bytes]()
-    with suppress(OSError, Damaged):
-        for piece in _from(spec, 0):
-            rest = piece
-            if line < number:
-                newlines = piece.count(b"\n")
-                if line + newlines < number:
-                    line += newlines
-                    continue
-                rest = piece.split(b"\n", number - line)[-1]
-                line = number
-            text, end, _ = rest.partition(b"\n")
-            parts.append(text)
-            if end:
-                return b"".join(parts)
-    return b"".join(parts) or None
+@contextmanager
+def lines_again(
+    specs: Sequence[SourceSpec],
+) -> Iterator[Callable[[int, int, int], bytes | None]]:
+    """Reads lines of inputs a second time, by source, first line of a batch and index in it;
+    ``None`` where that cannot be done. Blocks.
+    """
+    opened: dict[int, Lines] = {}
+
+    def line(source: int, first_line: int, index: int) -> bytes | None:
+        if source not in opened:
+            opened[source] = Lines(partial(_from, specs[source], 0))
+        return opened[source].line(first_line + index)
+
+    try:
+        yield line
+    finally:
+        for lines in opened.values():
+            lines.close()
 
 
-def _from(spec: SourceSpec, offset: int) -> Iterator[bytes]:
+def _from(spec: SourceSpec, offset: int) -> Generator[bytes, None, None]:
     """What is in a file from an offset on, without a BOM."""
     if spec.is_pipe:
         raise Damaged("a pipe cannot be read again")
