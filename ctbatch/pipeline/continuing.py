@@ -102,11 +102,10 @@ def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
     """
     for run_dir in rundir.all_runs(base):
         try:
-            accounts = Accounts.open(run_dir)
+            with Accounts.of(run_dir) as accounts:
+                state, begun = accounts.get("state"), accounts.get("settings") is not None
         except RunDirectoryError:  # a broken one must not hide the others
             continue
-        state, begun = accounts.get("state"), accounts.get("settings") is not None
-        accounts.close()
         if begun and state != "complete" and not rundir.is_locked(run_dir):
             return run_dir
     raise ResumeRefused(str(base), "holds no unfinished run", "name a run directory")
@@ -119,11 +118,8 @@ def sources_again(run_dir: Path) -> Sequence[SourceSpec]:
     Raises:
         InputError: one is missing or unreadable.
     """
-    accounts = Accounts.open(run_dir)
-    try:
+    with Accounts.of(run_dir) as accounts:
         paths = [row.path for row in accounts.sources()]
-    finally:
-        accounts.close()
     try:
         return expand(paths)
     except InputError as error:
@@ -135,11 +131,8 @@ def sources_again(run_dir: Path) -> Sequence[SourceSpec]:
 
 def kept_settings(run_dir: Path) -> dict[str, Any]:
     """The settings that a run recorded."""
-    accounts = Accounts.open(run_dir)
-    try:
+    with Accounts.of(run_dir) as accounts:
         kept = accounts.get("settings")
-    finally:
-        accounts.close()
     if not isinstance(kept, dict):
         remedy = "nothing of it was sent: begin a new run"
         raise ResumeRefused(str(run_dir), "ended before it had begun", remedy)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -45,7 +44,7 @@ from ctbatch.pipeline.equipment import Backoff, Equipment
 from ctbatch.pipeline.flow import Flow
 from ctbatch.pipeline.keyring import Keyring, load_keys
 from ctbatch.pipeline.ledger import rundir
-from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
+from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow, legible
 from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.naming import Naming
 from ctbatch.pipeline.places import Places
@@ -133,14 +132,8 @@ def report(run_dir: Path) -> Report:
     Raises:
         RunDirectoryError: it is not a run directory.
     """
-    accounts = Accounts.open(run_dir)
-    try:
+    with Accounts.of(run_dir) as accounts:
         return draw_up(accounts, run_dir, running=rundir.is_locked(run_dir))
-    except (sqlite3.DatabaseError, ValueError) as error:
-        why = f"its ledger is damaged ({error})"
-        raise RunDirectoryError(str(run_dir), why, "bring back a copy of it") from None
-    finally:
-        accounts.close()
 
 
 class _Execution:
@@ -193,13 +186,14 @@ class _Execution:
             opened = await take(partial(Ledger, run_dir), undo=Ledger.close)
             ledger = await stack.enter_async_context(opened)
             account = self._settings.account
-            start = await asyncio.to_thread(
-                continue_from,
-                ledger.accounts,
-                self._specs,
-                mode=self._mode,
-                account_id=account.id if account else None,
-            )
+            with legible(run_dir):
+                start = await asyncio.to_thread(
+                    continue_from,
+                    ledger.accounts,
+                    self._specs,
+                    mode=self._mode,
+                    account_id=account.id if account else None,
+                )
             for aside in ledger.files.moved_aside:
                 text = f"{aside.name} holds what somebody edited; it was moved out of the way"
                 self._tell(Level.WARNING, "files.moved", text)
@@ -332,7 +326,8 @@ class _Execution:
         stop, enough = self._stop, max(2, self._stop.requests + 1)
         try:
             await ledger.add_measured(self._measured.encode())
-            await ledger.put_sources(rows)
+            if not isinstance(stop.reason, ResumeRefused):  # or the input as it was is forgotten
+                await ledger.put_sources(rows)
             with lines_again(self._specs) as original:
                 in_order = await ledger.publish_files(original, lambda: stop.requests >= enough)
             await ledger.put({"moved": [aside.name for aside in ledger.files.moved_aside]})

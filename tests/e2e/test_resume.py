@@ -196,3 +196,43 @@ def test_a_kill_after_any_request_loses_nothing(desk: Desk, service: Service, af
     unknown = {line for line, _, _ in desk.run.places("unknown")}
     expected = {n for n in range(300) if n % 7 == 0 and n + 1 not in unknown}
     assert expected <= set(counted)
+
+
+def test_a_pattern_that_matches_more_now_stands_for_what_it_stood_for(
+    desk: Desk, service: Service
+) -> None:
+    """Another file is another run's; and from another directory the names lead nowhere."""
+    desk.write("a1.ndjson", *profiles(20, "a1"))
+    desk.write("a2.ndjson", *profiles(20, "a2"))
+    service.configure(faults=["401"])
+    assert desk.ctbatch("run", "a*.ndjson", "--run-dir", "run").code == 5
+    service.configure(faults=[])
+    desk.write("a3.ndjson", *profiles(20, "a3"))
+    (desk.cwd / "elsewhere").mkdir()
+    lost = Desk(desk.cwd / "elsewhere", desk.service).ctbatch("resume", "../run")
+    assert lost.code == 2
+    assert "the directory in which the run began" in lost.complaint
+    ended = desk.ctbatch("resume", "run", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.report["lines"]["processed"] == 40
+
+
+def test_a_change_that_was_refused_can_be_undone(desk: Desk, service: Service) -> None:
+    """The run knows its input as it was, not as it was when it was refused."""
+    lines = profiles(60)
+    users = desk.write("users.ndjson", *lines)
+    service.configure(faults=["500=after-3"])
+    args = ("--batch-size", 5, "--concurrency", 1, "--give-up-after", 0)
+    assert desk.ctbatch("run", users, "--run-dir", "run", *args).code == 4
+    service.configure(faults=[])
+    done = len(service.identities())
+    assert 10 <= done <= 20
+    began = users.stat()
+    changed = [*lines[:13], lines[13].replace(b"{", b"{ ", 1), *lines[14:]]
+    desk.write("users.ndjson", *changed)
+    refused = desk.ctbatch("resume", "run")
+    assert (refused.code, "is not what the run recorded" in refused.err) == (2, True)
+    desk.write("users.ndjson", *lines)
+    os.utime(users, ns=(began.st_atime_ns, began.st_mtime_ns))
+    ended = desk.ctbatch("resume", "run")
+    assert ended.code == 0, ended.err

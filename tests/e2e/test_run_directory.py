@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,3 +88,54 @@ def test_a_directory_gone_read_only_is_refused(
     ended = desk.ctbatch("resume", run_dir, "--json")
     assert ended.code == 0, ended.err
     assert ended.report["lines"]["processed"] == 40
+
+
+@pytest.mark.parametrize("fate", ["moved", "removed"])
+def test_a_directory_that_goes_away_does_not_take_the_report_along(
+    desk: Desk, service: Service, fate: str
+) -> None:
+    """Everything was sent: that is told, and that the run stopped, and nobody is asked to name a
+    run directory. One that was moved can be gone on with.
+    """
+    service.configure(latency_s=0.05)
+    lines = [b"{" if n % 7 == 0 else line for n, line in enumerate(profiles(60))]
+    users = desk.write("users.ndjson", *lines)
+    started = desk.start(
+        *("run", users, "--batch-size", 5, "--concurrency", 2, "--run-dir", "run", "--json")
+    )
+    started.until("a few requests", lambda: len(service.requests()) >= 4)
+    (desk.cwd / "run").rename(desk.cwd / "moved")
+    if fate == "removed":
+        shutil.rmtree(desk.cwd / "moved")
+    ended = started.ended()
+    assert ended.code == 4, ended.err
+    counts = ended.report["lines"]
+    assert (counts["processed"], counts["invalid"], counts["unsent"]) == (51, 9, 0)
+    if fate == "removed":
+        return
+    told = desk.ctbatch("report", "moved", "--json")
+    assert told.report["resume"].startswith("ctbatch resume moved")
+    resumed = desk.ctbatch("resume", "moved", "--json")
+    assert resumed.code == 3, resumed.err
+    assert resumed.report["lines"] == counts
+    assert len((desk.cwd / "moved" / "rejected.ndjson").read_bytes().splitlines()) == 9
+    assert len(service.identities()) == 51
+
+
+def test_the_report_of_a_damaged_ledger_is_none(desk: Desk, service: Service) -> None:
+    """That is said, without a traceback; and an empty one is not called one that never began."""
+    users = desk.write("users.ndjson", *profiles(300), b"{")
+    assert desk.ctbatch("run", users, "--batch-size", 5, "--run-dir", "run").code == 3
+    ledger = desk.cwd / "run" / "ledger.sqlite"
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole[:8192] + b"\xff" * (len(whole) - 8192))
+    for command in ("report", "resume"):
+        told = desk.ctbatch(command, "run")
+        assert told.code == 2
+        assert "damaged" in told.complaint
+    for spoilt in ledger.parent.glob("ledger.sqlite*"):
+        spoilt.unlink()
+    ledger.touch()
+    for command in ("report", "resume"):
+        told = desk.ctbatch(command, "run")
+        assert (told.code, "what was sent is not known" in told.complaint) == (2, True)

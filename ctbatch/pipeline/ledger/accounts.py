@@ -10,15 +10,17 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctbatch.errors import RunDirectoryError
 from ctbatch.models import Counts, Refusal, Span
 from ctbatch.pipeline.ledger.rejects import Copies, unpack_rows
 from ctbatch.pipeline.ledger.schema import pack_indexes, snapshot, unpack_indexes
 
-__all__ = ["Accounts", "Recorded", "SourceRow", "Totals"]
+__all__ = ["Accounts", "Recorded", "SourceRow", "Totals", "legible"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,16 @@ class Totals:
     maybe_sent: int
 
 
+@contextmanager
+def legible(run_dir: Path) -> Iterator[None]:
+    """Raises :class:`RunDirectoryError` where what is read of a ledger inside is damaged."""
+    try:
+        yield
+    except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+        why = f"its ledger is damaged ({error})"
+        raise RunDirectoryError(str(run_dir), why, "bring back a copy of it") from None
+
+
 class Accounts:
     """A ledger open for reading."""
 
@@ -75,6 +87,17 @@ class Accounts:
             RunDirectoryError: there is none, or it is not one of ours.
         """
         return cls(snapshot(run_dir))
+
+    @classmethod
+    @contextmanager
+    def of(cls, run_dir: Path) -> Iterator[Accounts]:
+        """As :meth:`open`, closed in the end; a damaged ledger is refused as well."""
+        accounts = cls.open(run_dir)
+        try:
+            with legible(run_dir):
+                yield accounts
+        finally:
+            accounts.close()
 
     def close(self) -> None:
         """Close the database."""
