@@ -20,10 +20,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ctbatch.api.asking import Patience
-    from ctbatch.api.client import Answer, Client, Outcome, UploadResult
+    from ctbatch.api.client import Answer, Client
     from ctbatch.api.cursors import Download
     from ctbatch.api.lookups import Found
     from ctbatch.api.queries import Lookup, Page
+    from ctbatch.api.uploads import Outcome, UploadResult
     from ctbatch.errors import CtbatchError
     from ctbatch.pipeline.report.document import Report
     from ctbatch.pipeline.runs import report, resume, run
@@ -79,14 +80,14 @@ _HOMES = {
     "KeyFiles": "settings",
     "Lookup": "api.queries",
     "OnAmbiguous": "settings",
-    "Outcome": "api.client",
+    "Outcome": "api.uploads",
     "Page": "api.queries",
     "Patience": "api.asking",
     "Report": "pipeline.report.document",
     "Secret": "settings",
     "Settings": "settings",
     "Stop": "pipeline.stopping",
-    "UploadResult": "api.client",
+    "UploadResult": "api.uploads",
     "report": "pipeline.runs",
     "resume": "pipeline.runs",
     "run": "pipeline.runs",

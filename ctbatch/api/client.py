@@ -24,7 +24,6 @@ import orjson
 from ctbatch.api.asking import Asker, Patience, refusal_of
 from ctbatch.api.bodies import body_of, upload_of
 from ctbatch.api.cursors import Download
-from ctbatch.api.explain import explain_status
 from ctbatch.api.lookups import Found, look_up, look_up_all
 from ctbatch.api.queries import (
     DEFAULT_PAGE,
@@ -39,27 +38,21 @@ from ctbatch.api.queries import (
 )
 from ctbatch.api.records import is_moderate
 from ctbatch.api.transport import Reply, Transport
+from ctbatch.api.uploads import UploadResult, result_of, unknown
 from ctbatch.api.wire import (
-    IDENTITY_KINDS,
     JSON_MEDIA_TYPE,
     MAX_RECORDS,
     UPLOAD_PATH,
-    Entry,
-    Meaning,
     Verdict,
     headers,
-    identity_of,
     judge,
-    map_entries,
 )
-from ctbatch.api.words import clean_words
 from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import load_private, load_public
 from ctbatch.errors import AnswerUnopened, OpenError, ReplyLost, SettingsError
-from ctbatch.models import State
 from ctbatch.settings import Account, Endpoint, KeyFiles
 
-__all__ = ["Answer", "Client", "Outcome", "UploadResult"]
+__all__ = ["Answer", "Client"]
 
 _REPEATABLE = ("GET", "OPTIONS")
 """The safe methods (RFC 9110, section 9.2.1) whose replies have a body, and so can be opened."""
@@ -79,34 +72,6 @@ class Answer:
     status: int
     ok: bool
     body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one record: processed, unprocessed (with the service's code and words), or
-    unknown (``error`` says why no answer could be believed).
-    """
-
-    state: State
-    code: int | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class UploadResult:
-    """The outcomes of one request, in the order of its records.
-
-    ``retry`` says that nothing was stored and the same request may be made again later.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    retry: bool = False
-    records: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
-
-    @property
-    def processed(self) -> int:
-        """How many records were stored."""
-        return sum(outcome.state is State.PROCESSED for outcome in self.outcomes)
 
 
 class Client:
@@ -193,9 +158,9 @@ class Client:
                 "POST", UPLOAD_PATH, body=body, query="dryRun=1" if dry_run else ""
             )
         except ReplyLost as error:
-            return _unknown(records, f"no answer ({error.result})")
+            return unknown(len(records), f"no answer ({error.result})")
         verdict = await asyncio.to_thread(self._judge, reply, len(records))
-        return _result(verdict, reply.status, records)
+        return result_of(verdict, reply.status, records)
 
     def events(
         self,
@@ -358,44 +323,3 @@ class Client:
             records=records,
             secrets=(self._account.passcode.reveal(),),
         )
-
-
-def _unknown(records: Sequence[Mapping[str, Any]], why: str) -> UploadResult:
-    return UploadResult((Outcome(State.UNKNOWN, error=why),) * len(records), records=records)
-
-
-def _result(verdict: Verdict, status: int, records: Sequence[Mapping[str, Any]]) -> UploadResult:
-    """Turn what a reply means into an outcome per record."""
-    words = clean_words(verdict.words, *records)
-    code = verdict.code or status
-    match verdict.meaning:
-        case Meaning.BELIEVED:
-            return UploadResult(_outcomes(verdict.entries, records), records=records)
-        case Meaning.FATAL:
-            raise explain_status(code, words)
-        case Meaning.THROTTLED:
-            waiting = Outcome(State.UNSENT, code, words)
-            return UploadResult((waiting,) * len(records), retry=True, records=records)
-        case Meaning.REFUSED | Meaning.TOO_LARGE:
-            refused = Outcome(State.UNPROCESSED, code, words or "the request was refused")
-            return UploadResult((refused,) * len(records), records=records)
-        case Meaning.UNOPENED:
-            return _unknown(records, "an answer came that does not open")
-    return _unknown(records, f"no answer that can be believed ({verdict.result} {words})")
-
-
-def _outcomes(
-    entries: Sequence[Entry], records: Sequence[Mapping[str, Any]]
-) -> tuple[Outcome, ...]:
-    names = [
-        frozenset(name for kind in IDENTITY_KINDS if (name := identity_of(kind, record.get(kind))))
-        for record in records
-    ]
-    mapped = map_entries(entries, names, [str(record.get("type"))[:1] for record in records])
-    outcomes = [Outcome(State.PROCESSED)] * len(records)
-    for index in mapped.candidates:
-        outcomes[index] = Outcome(State.UNKNOWN, error="the service did not say which it refused")
-    for index, entry in mapped.refused.items():
-        words = clean_words(entry.words, records[index])
-        outcomes[index] = Outcome(State.UNPROCESSED, entry.code, words)
-    return tuple(outcomes)

@@ -126,7 +126,7 @@ def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:
             mean_limit=rates.mean_limit,
             concurrency=concurrency,
             attempts=attempts.total,
-            throttled=sum(count for result, count in by_result if result.startswith("429")),
+            throttled=sum(count for result, count in by_result if result.endswith("429")),
             loop_cpu=rates.loop_cpu,
             core=measured.core,
         )

@@ -67,4 +67,4 @@ def is_failure(result: str) -> bool:
     """Whether a key of ``results`` is anything but an answer that something was accepted (2xx) or
     that there were too many requests (429).
     """
-    return not (result.isdecimal() and result.startswith("2")) and not result.startswith("429")
+    return not (result.isdecimal() and result.startswith("2")) and not result.endswith("429")
