@@ -5,6 +5,7 @@ They are kept in the system's directory for temporary files, a name for each set
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import tempfile
@@ -56,11 +57,13 @@ class Profiles:
 
     def batches(self, count: int = 1000) -> list[Batch]:
         """The file in memory, so many lines to a batch."""
-        lines = self.path().read_bytes().splitlines(keepends=True)
-        made = []
-        for first in range(0, len(lines), count):
-            data = b"".join(lines[first : first + count])
-            made.append(Batch(Span(0, 1 + first, data.count(b"\n"), 0, len(data)), data))
+        made: list[Batch] = []
+        # Line by line: to free all of a file at once would have glibc keep memory from then on.
+        with self.path().open("rb") as file:
+            while lines := list(itertools.islice(file, count)):
+                data = b"".join(lines)
+                span = Span(0, 1 + len(made) * count, len(lines), 0, len(data))
+                made.append(Batch(span, data))
         return made
 
     def _lines(self) -> Iterator[bytes]:

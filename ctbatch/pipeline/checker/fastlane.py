@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import compress
+from operator import not_
 from typing import Final, NamedTuple
 
 from ctbatch.models import Names, line_bounds
@@ -86,7 +88,7 @@ class FastLane:
             if missed:
                 text = _lines_of(text, missed)
             found = shape.find(text, len(left), form)
-            missed = () if all(found) else [at for at, name in enumerate(found) if not name]
+            missed = () if all(found) else list(compress(range(len(found)), map(not_, found)))
             shape.count(len(found), len(found) - len(missed))
             if len(left) == lines and not missed:
                 self._sort_shapes()
