@@ -21,9 +21,12 @@ def main() -> int:
         streams.prepare()
         print(f"ctbatch {__version__}")
         return streams.finish(0)
-    from ctbatch.cli.main import main as command_line  # noqa: PLC0415  # heavy
+    try:
+        from ctbatch.cli.main import main as command_line  # noqa: PLC0415  # heavy
 
-    code = command_line()
+        code = command_line()
+    except KeyboardInterrupt:  # while it is imported
+        code = 130
     # The result is known and told: a late Ctrl-C, while the interpreter ends, must not replace it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code

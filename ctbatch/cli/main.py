@@ -12,6 +12,7 @@ What a command does lives in a file of its own.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -156,6 +157,9 @@ def _failed(error: BaseException) -> int:
     if not bugs:
         streams.err(f"ctbatch: {ours[0]}")
         return ours[0].exit_code
+    if (wanting := _wanting(bugs[0])) is not None:
+        streams.err(wanting)
+        return ExitCode.STOPPED
     streams.err(_bug(bugs[0]))
     if _debugging():
         streams.err("".join(_trace(error)))
@@ -169,6 +173,24 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def _wanting(error: BaseException) -> str | None:
+    """The message for what this machine has too little of, if it is that."""
+    if isinstance(error, MemoryError):
+        why = "no more memory"
+    elif isinstance(error, OSError) and error.errno in _TOO_LITTLE:
+        why = os.strerror(error.errno).lower()
+    else:
+        return None
+    return (
+        f"ctbatch: the system has too little for it ({why}): see `ulimit -a`. What was recorded "
+        "stands; `ctbatch resume` goes on with a run that had begun."
+    )
+
+
+_TOO_LITTLE = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
+"""Too many open files, here or in all; processes or threads; memory."""
 
 
 def _bug(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -81,6 +82,21 @@ def test_version_is_answered_before_anything_heavy_is_imported() -> None:
     assert (done.stdout, done.stderr) == (f"ctbatch {__version__}\n", "")
 
 
+def test_an_interrupt_while_it_is_imported_is_no_traceback() -> None:
+    """Half a second of every command goes into that."""
+    code = (
+        "import sys, runpy\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "sys.argv = ['ctbatch', 'run', 'x']\n"
+        "runpy.run_module('ctbatch', run_name='__main__')"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert (told.returncode, told.stdout, told.stderr) == (130, b"", b"")
+
+
 def test_version_is_known_beside_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
     """``ctbatch --version run`` asks for the version."""
     assert main(["--version", "run"]) == 0
@@ -123,6 +139,8 @@ def test_bad_input_is_one_message_and_exit_code_2(
         (KeyboardInterrupt(), 130, ""),
         (ExceptionGroup("g", [ExceptionGroup("h", [InputError("a", "b")])]), 2, "ctbatch: a: b\n"),
         (BaseExceptionGroup("g", [KeyboardInterrupt()]), 130, ""),
+        (MemoryError(), 4, "too little for it (no more memory)"),
+        (ExceptionGroup("g", [OSError(errno.EMFILE, "x")]), 4, "(too many open files)"),
         (SystemExit(7), 7, ""),
         (SystemExit(), 0, ""),
     ],
