@@ -244,7 +244,7 @@ class Checked:
     def lines_of(self, records: Collection[int]) -> frozenset[int]:
         """The line indexes of distinct records."""
         if len(records) < len(self.positions):
-            return frozenset(self.positions[record] for record in records)
+            return frozenset(map(self.positions.__getitem__, records))
         whole = isinstance(self.positions, range)
         return _line_indexes(len(self.positions)) if whole else frozenset(self.positions)
 

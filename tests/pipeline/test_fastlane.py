@@ -49,8 +49,7 @@ def taught(*lines: bytes) -> FastLane:
 
 def left_of(lane: FastLane, *lines: bytes) -> list[int]:
     """The lines that a lane does not know to be clean."""
-    found = lane.sort(batch_of(list(lines)).data, len(lines))
-    return [] if isinstance(found, Alike) else list(found.left)
+    return list(lane.sort(batch_of(list(lines)).data, len(lines)).left)
 
 
 def person(number: int, **data: Any) -> bytes:
@@ -123,6 +122,27 @@ def test_lines_that_are_all_alike_give_the_same_facts(line: Callable[[int], byte
     assert found.identities.stretch == exact.identities.stretch
     assert found == exact
     assert Names.unpack(*found.identities.pack()) == exact.identities
+
+
+@pytest.mark.parametrize("line", [person, lambda n: event({"n": n}, identity=f"user-{n:09}")])
+@pytest.mark.parametrize("other", [None, profile({"n": 1}, identity=5.0, GPID="g")])
+def test_bad_lines_among_those_that_are_alike_change_none_of_their_facts(
+    line: Callable[[int], bytes], other: bytes | None
+) -> None:
+    """Bad and blank ones at both ends and in the middle; where one that is not like the others is
+    a record all the same, they are put together singly.
+    """
+    lane = taught(*(line(n) for n in range(30)))
+    lines = [line(n) for n in range(30, 60)]
+    lines[0], lines[7], lines[8], lines[29] = b"", lines[7][:-1], b"{}", b"[]"
+    if other is not None:
+        lines[11] = other
+    batch = batch_of(lines)
+    assert isinstance(lane.sort(batch.data, 30), Alike)
+    found, exact = Checker(Rules(), lane).check(batch), check(batch, Rules())
+    assert found == exact
+    assert list(found.left_out) == [0, 7, 8, 29]
+    assert found.identities.stretch == exact.identities.stretch
 
 
 def test_only_bad_lines_go_to_the_exact_check() -> None:

@@ -60,13 +60,16 @@ class Checker:
         if rules.strict or _may_be_too_long(batch, rules):
             return check(batch, rules)
         found = self._lane.sort(batch.data, count)
-        if isinstance(found, Alike):
-            return _alike(found, count)
         judged = _judge_all(batch, found.left, rules)
-        self._lane.learn([
+        accepted = [
             (line, facts) for line, _, facts in judged.values() if not isinstance(facts, Flaw)
-        ])  # fmt: skip
-        return _gather(batch, rules, found, judged)
+        ]
+        self._lane.learn(accepted)
+        if isinstance(found, Sorted):
+            return _gather(batch, rules, found, judged)
+        if accepted:
+            return _gather(batch, rules, found.singly(count), judged)
+        return _alike(batch, rules, found, judged)
 
 
 def check(batch: Batch, rules: Rules) -> Checked:
@@ -74,19 +77,6 @@ def check(batch: Batch, rules: Rules) -> Checked:
     count = batch.span.lines
     judged = _judge_all(batch, range(count), rules)
     return _gather(batch, rules, Sorted([""] * count, [""] * count, ()), judged)
-
-
-def _alike(found: Alike, count: int) -> Checked:
-    return Checked(
-        positions=range(count),
-        types=found.kind * count,
-        identities=found.names,
-        aliases={},
-        unsafe=frozenset(() if found.kind == "p" else range(count)),
-        refusals=(),
-        blank=0,
-        left_out={},
-    )
 
 
 def _may_be_too_long(batch: Batch, rules: Rules) -> bool:
@@ -128,11 +118,11 @@ def _gather(batch: Batch, rules: Rules, clean: Sorted, judged: Mapping[int, _Jud
         if others:
             aliases[index] = tuple(others)
         warnings += [(index, text) for text in words]
-    refusals = _refusals(batch, rules, flawed)
     positions: Sequence[int] = range(len(kinds))
     if flawed:
         positions, names = list(compress(positions, kinds)), list(filter(None, names))
     numbers = {index: n for n, index in enumerate(positions)} if unsafe or aliases else {}
+    refusals = _refusals(batch, rules, flawed)
     return Checked(
         positions=positions,
         types="".join(kinds),
@@ -143,6 +133,27 @@ def _gather(batch: Batch, rules: Rules, clean: Sorted, judged: Mapping[int, _Jud
         blank=len(flawed) - len(refusals),
         left_out={index: one.bounds for index, one in flawed.items()},
         warnings=tuple(warnings),
+    )
+
+
+def _alike(batch: Batch, rules: Rules, clean: Alike, flawed: Mapping[int, _Judged]) -> Checked:
+    """Put together lines of one shape and others that are no records: no name is looked at."""
+    positions: Sequence[int] = range(batch.span.lines)
+    if flawed:
+        positions = list(positions)
+        for index in sorted(flawed, reverse=True):
+            del positions[index]
+    records = len(positions)
+    refusals = _refusals(batch, rules, flawed)
+    return Checked(
+        positions=positions,
+        types=clean.kind * records,
+        identities=clean.names,
+        aliases={},
+        unsafe=frozenset(() if clean.kind == "p" else range(records)),
+        refusals=refusals,
+        blank=len(flawed) - len(refusals),
+        left_out={index: one.bounds for index, one in flawed.items()},
     )
 
 

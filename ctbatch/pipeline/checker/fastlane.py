@@ -54,12 +54,21 @@ class Sorted(NamedTuple):
 
 
 class Alike(NamedTuple):
-    """All lines of a batch are clean and of one shape: the first letter of their type, and their
-    identities.
+    """All clean lines of a batch are of one shape: the first letter of their type, their
+    identities, and the lines that are ``left``.
     """
 
     kind: str
     names: Names
+    left: Sequence[int]
+
+    def singly(self, lines: int) -> Sorted:
+        """The same by line, of so many lines."""
+        kinds, names = [self.kind] * lines, list(self.names)
+        for at in self.left:
+            kinds[at] = ""
+            names.insert(at, "")
+        return Sorted(kinds, names, self.left)
 
 
 class FastLane:
@@ -90,9 +99,10 @@ class FastLane:
             found = shape.find(text, len(left), form)
             missed = () if all(found) else list(compress(range(len(found)), map(not_, found)))
             shape.count(len(found), len(found) - len(missed))
-            if len(left) == lines and not missed:
+            if len(left) == lines > len(missed) and (not missed or len(self._shapes) == 1):
                 self._sort_shapes()
-                return Alike(shape.family.kind, shape.family.packed(found))
+                clean = list(filter(None, found)) if missed else found
+                return Alike(shape.family.kind, shape.family.packed(clean), missed)
             _put(shape.family.names(found), missed, left, names)
             _put([shape.family.kind] * len(found), missed, left, kinds)
             left = [left[at] for at in missed]

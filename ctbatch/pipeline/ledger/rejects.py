@@ -78,7 +78,7 @@ class Sorted:
 def pack_rows(rows: Iterable[tuple[Refusal, int | None]]) -> bytes:
     """Rows as a blob for the ledger."""
     return orjson.dumps(
-        [(r.index, r.state.value, r.code, _legible(r.error), r.place, n) for r, n in rows]
+        [(r.index, r.state, r.code, _legible(r.error), r.place, n) for r, n in rows]
     )
 
 
@@ -105,7 +105,7 @@ class RejectFiles:
         self, run_dir: Path, state: dict[str, FileState], source_names: Sequence[str]
     ) -> None:
         self.state = state
-        self._names = list(source_names)
+        self.name_sources(source_names)
         self._files = {name: RowFile(run_dir / name, state[name]) for name in fresh_state()}
         for file in self._files.values():
             file.recover()
@@ -117,7 +117,7 @@ class RejectFiles:
 
     def name_sources(self, names: Sequence[str]) -> None:
         """The names that stand in the reasons; fixed once the inputs are known."""
-        self._names = list(names)
+        self._names = [_legible(name) for name in names]
 
     # -- appending ----------------------------------------------------------------------------
 
@@ -154,9 +154,9 @@ class RejectFiles:
     def _reason(self, source: int, first_line: int, refusal: Refusal, *, copied: bool) -> bytes:
         """One row of a reasons file."""
         row: dict[str, object] = {
-            "source": _legible(self._names[source]),
+            "source": self._names[source],
             "line": first_line + refusal.index,
-            "state": refusal.state.value,
+            "state": refusal.state,
             "code": refusal.code,
             "error": _legible(refusal.error),
         }
@@ -205,7 +205,7 @@ class RejectFiles:
         """Write the rows that one span has in one file."""
         source, first_line = old[0].source, old[0].first_line
         packed: list[tuple[Refusal, int | None]] = []
-        places: list[int] = []
+        copied, why = bytearray(), bytearray()
         rows = sorted((row for part in old for row in part.ranges()), key=lambda row: row[0].index)
         for refusal, at, length in rows:
             line = None
@@ -213,10 +213,11 @@ class RejectFiles:
                 line = self._files[FILES[old[0].file]].read(at, length)
                 if line is None:
                     line = _read_again(original, source, first_line, refusal.index, length)
-            places.append(lines.write((line or b"") + b"\n"))
-            reasons.write(self._reason(source, first_line, refusal, copied=line is not None))
+            copied += (line or b"") + b"\n"
+            why += self._reason(source, first_line, refusal, copied=line is not None)
             packed.append((refusal, None if line is None else len(line)))
-        return Sorted(old, places[0], pack_rows(packed))
+        reasons.write(why)
+        return Sorted(old, lines.write(copied), pack_rows(packed))
 
     def publish(self) -> None:
         """Put the sorted files in place, after the commit that counts on them."""
@@ -245,4 +246,6 @@ def _file_of(refusal: Refusal) -> str:
 
 def _legible(text: str) -> str:
     """The text with lone surrogates (a path that is not UTF-8) as escapes, as in the report."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", "backslashreplace").decode()

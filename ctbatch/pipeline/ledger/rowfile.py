@@ -218,11 +218,11 @@ class Rewrite:
         path.unlink(missing_ok=True)
         self._file = _create(path)
 
-    def write(self, row: bytes) -> int:
-        """Add a row; returns its offset."""
+    def write(self, rows: bytes | bytearray) -> int:
+        """Add rows; returns the offset of the first."""
         at = self._length
-        self._length += self._file.write(row)
-        self._hash.update(row)
+        self._length += self._file.write(rows)
+        self._hash.update(rows)
         return at
 
     def finish(self) -> None:

@@ -174,16 +174,21 @@ def _check_version(db: sqlite3.Connection, run_dir: Path) -> None:
 
 
 def pack_indexes(indexes: frozenset[int] | None) -> bytes | None:
-    """Line indexes as JSON ranges ``[first, end, …]``: mostly they are consecutive."""
+    """Line indexes as JSON ranges ``[first, end, …]``: mostly they are consecutive, but for a few
+    gaps, and only these are looked at one by one.
+    """
     if indexes is None:
         return None
-    bounds: list[int] = []
-    for index in sorted(indexes):
-        if bounds and bounds[-1] == index:
-            bounds[-1] = index + 1
+    if not indexes:
+        return b"[]"
+    first, end = min(indexes), max(indexes) + 1
+    bounds = [first]
+    for missing in sorted(set(range(first, end)) - indexes):
+        if bounds[-1] == missing:
+            bounds[-1] = missing + 1
         else:
-            bounds += (index, index + 1)
-    return orjson.dumps(bounds)
+            bounds += (missing, missing + 1)
+    return orjson.dumps([*bounds, end])
 
 
 def unpack_indexes(blob: bytes | None) -> frozenset[int] | None:
