@@ -48,14 +48,17 @@ class Live:
     """The run as it stands now.
 
     ``bytes_total`` is the size of all inputs as stored, where every one is a file, else ``None``;
-    ``bytes_read`` counts in the same terms, so their ratio is the share done. ``throttled`` counts
-    429s. ``spent_s`` is where the time of batches went so far, by kind (its keys never change);
-    ``slots_s`` the seconds slots are counted for, and the sums of those made use of and of those
-    open; ``core_s`` what the event loop's thread used of its core, ``cpu_s`` that without sealing.
+    ``bytes_read`` counts in the same terms, so their ratio is the share done, unless no more than
+    ``most_lines`` are to be read. ``throttled`` counts 429s, ``failed`` the attempts with neither
+    these nor an answer that something was accepted. ``spent_s`` is where the time of batches went
+    so far, by kind (its keys never change); ``slots_s`` the seconds slots are counted for, and the
+    sums of those made use of and of those open; ``core_s`` what the event loop's thread used of its
+    core, ``cpu_s`` that without sealing.
     """
 
     phase: Phase = Phase.CANARY
     bytes_total: int | None = None
+    most_lines: int | None = None
     bytes_read: int = 0
     lines_read: int = 0
     input_ended: bool = False
@@ -70,6 +73,7 @@ class Live:
     attempts: int = 0
     retries: int = 0
     throttled: int = 0
+    failed: int = 0
     concurrency: int = 0
     spent_s: Mapping[str, float] = field(default_factory=dict)
     slots_s: tuple[float, float, float] = (0.0, 0.0, 0.0)

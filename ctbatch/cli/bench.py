@@ -27,6 +27,8 @@ from ctbatch.tuning.trials import Trials
 
 __all__ = ["bench"]
 
+_PICTURE = b"<svg"
+
 TOO_SLOW = 1.5
 """Answers that take so many times what the emulator was asked to take wait for a processor."""
 
@@ -80,8 +82,8 @@ def bench(
         raise SettingsError("--lines and --seconds", "must be at least 1, and from 0.1 to 3,600")
     config = ground.config()
     settings = ground.settings(inputs, connection, os.environ)
-    if svg is not None and (svg.is_dir() or not svg.parent.is_dir()):
-        raise SettingsError("--svg", f"{svg} is not a file in a directory that exists")
+    if svg is not None:
+        _refuse_other_than_a_picture(svg)
     total = len(grid.settings())
     done = 0
 
@@ -125,6 +127,21 @@ def _numbers(option: str, text: str) -> list[int]:
     except ValueError:
         why = f"must be numbers with commas between them, not {text!r}"
         raise SettingsError(option, why) from None
+
+
+def _refuse_other_than_a_picture(path: Path) -> None:
+    """``--svg *.ndjson`` names an input, and what is there is overwritten."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise SettingsError("--svg", f"{path} is not a file in a directory that exists")
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_PICTURE))
+    except OSError as error:
+        raise SettingsError("--svg", f"{path} cannot be read ({error.strerror})") from None
+    if start not in {b"", _PICTURE}:
+        raise SettingsError("--svg", f"{path} is there and is no picture", "name another file")
 
 
 def _draw(path: Path, figures: Sequence[Figures], title: str) -> None:

@@ -45,6 +45,10 @@ class Block:
             redirect_stderr=False,
         )
 
+    def begin(self, live: Live) -> None:
+        """Take note."""
+        self._pace.sample(self._clock(), live)
+
     def show(self, live: Live) -> None:
         """Draw the run as it stands."""
         self._pace.sample(self._clock(), live)

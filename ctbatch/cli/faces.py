@@ -31,6 +31,10 @@ class Face(Protocol):
     period_s: float | None
     """Seconds between two calls of :meth:`show`; ``None``: never."""
 
+    def begin(self, live: Live) -> None:
+        """A run begins, as it stands."""
+        ...
+
     def show(self, live: Live) -> None:
         """Show the run as it stands."""
         ...
@@ -51,6 +55,9 @@ class Quiet:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+
+    def begin(self, live: Live) -> None:
+        """Show nothing."""
 
     def show(self, live: Live) -> None:
         """Show nothing."""
@@ -73,6 +80,10 @@ class Lines:
         self._stream = stream
         self._clock = clock
         self._pace = Pace()
+
+    def begin(self, live: Live) -> None:
+        """Take note: the first line has a rate, too."""
+        self._pace.sample(self._clock(), live)
 
     def show(self, live: Live) -> None:
         """Write one line."""

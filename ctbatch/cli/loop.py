@@ -1,7 +1,7 @@
 """The event loop of a command: uvloop where it exists, and signals that ask instead of killing.
 
-SIGHUP is two things. From ``kill -HUP`` it says to read the keys again; from a terminal that was
-closed under the command it is the wish to end, as SIGTERM.
+To a run SIGHUP is two things. From ``kill -HUP`` it says to read the keys again; from a terminal
+that was closed under the command it is the wish to end, as SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -39,13 +40,18 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
 
 
 @contextmanager
-def signals_to(request: Callable[[int], None]) -> Iterator[None]:
+def signals_to(request: Callable[[int], None], *, hangup: bool = False) -> Iterator[None]:
     """While this is open, SIGINT and SIGTERM call ``request`` with their number, on the running
-    loop.
+    loop; with ``hangup`` SIGHUP does as well, as SIGTERM, unless it is ignored (``nohup``).
     """
     loop = asyncio.get_running_loop()
     if sys.platform == "win32":
         with _plain_signals(loop, request):
+            yield
+        return
+    if hangup and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        end = partial(request, signal.SIGTERM)
+        with hangup_to(end, request), signals_to(request):
             yield
         return
     for number in _SIGNALS:

@@ -74,7 +74,10 @@ class Pace:
         """
         if live.bytes_total is None or live.phase in {Phase.OUTAGE, Phase.DRAINING}:
             return None
-        unread, unsettled = live.bytes_total - live.bytes_read, _lines_seen(live) - live.settled
+        seen = _lines_seen(live)
+        unread, unsettled = float(live.bytes_total - live.bytes_read), seen - live.settled
+        if (whole := _lines_in_all(live)) and live.most_lines is not None:
+            unread *= max(0.0, min(whole, live.most_lines) - seen) / max(whole - seen, 1.0)
         if self.lines_per_s < 0.01 or (unread > 0 and self._bytes_per_s < 0.01):
             return None
         reading_s = unread / self._bytes_per_s if unread > 0 else 0.0
@@ -83,11 +86,12 @@ class Pace:
 
 def share_done(live: Live) -> float | None:
     """The share of the input that is settled, 0 to 1, where the size of the input is known."""
-    lines = _lines_seen(live)
-    if live.bytes_total is None or not lines:
+    whole = _lines_in_all(live)
+    if not whole:
         return None
-    read = live.bytes_read / live.bytes_total if live.bytes_total else 1.0
-    return max(0.0, min(1.0, read * live.settled / lines))
+    if live.most_lines is not None:
+        whole = min(whole, live.most_lines)
+    return min(1.0, live.settled / whole)
 
 
 def expected_lines(live: Live) -> str | None:
@@ -96,7 +100,10 @@ def expected_lines(live: Live) -> str | None:
         return None
     if live.bytes_read >= live.bytes_total:
         return count(_lines_seen(live))
-    return f"about {_two_digits(_lines_seen(live) * live.bytes_total / live.bytes_read)}"
+    whole = _lines_in_all(live)
+    if whole is not None and live.most_lines is not None and whole >= live.most_lines:
+        return count(live.most_lines)
+    return f"about {_two_digits(whole or 0.0)}"
 
 
 def describe(live: Live, pace: Pace) -> list[str]:
@@ -117,6 +124,14 @@ def describe(live: Live, pace: Pace) -> list[str]:
     if left_s is not None and live.phase is not Phase.DONE:
         facts.append(f"{duration(left_s)} left")
     return facts
+
+
+def _lines_in_all(live: Live) -> float | None:
+    """How many lines the inputs seem to have, whatever ``most_lines`` is."""
+    if live.bytes_total is None:
+        return None
+    lines = _lines_seen(live)
+    return lines * live.bytes_total / live.bytes_read if live.bytes_read else float(lines)
 
 
 def _lines_seen(live: Live) -> int:

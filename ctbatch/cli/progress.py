@@ -39,8 +39,7 @@ class Display:
     def __init__(self, face: Face, *, level: int = logging.WARNING) -> None:
         self._face = face
         self._level = level
-        self._live: Live | None = None
-        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Message | Live | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ctbatch-display", daemon=True)
 
     def __enter__(self) -> Self:
@@ -58,7 +57,7 @@ class Display:
 
     def watch(self, live: Live) -> None:
         """Show this run from now on."""
-        self._live = live
+        self._queue.put(live)
 
     def tell(self, notice: Notice) -> None:
         """Show a notice if its level is high enough."""
@@ -80,18 +79,22 @@ class Display:
                 pass
 
     def _show_all(self) -> None:
-        due = _due(self._face)
+        due, live = _due(self._face), None
         while True:
             try:
-                message = self._queue.get(timeout=_left(due))
+                told = self._queue.get(timeout=_left(due))
             except queue.Empty:
-                if self._live is not None:
-                    self._face.show(self._live)
+                if live is not None:
+                    self._face.show(live)
                 due = _due(self._face)
                 continue
-            if message is None:
+            if told is None:
                 return
-            self._face.say(message)
+            if isinstance(told, Message):
+                self._face.say(told)
+            else:
+                live = told
+                self._face.begin(live)
 
 
 def _due(face: Face) -> float | None:

@@ -131,7 +131,7 @@ def attempt(
     *,
     quiet: bool,
 ) -> _T:
-    """Have the ground ready, and trials made on it, until Ctrl-C.
+    """Have the ground ready, and trials made on it, until Ctrl-C or until the terminal is closed.
 
     Raises:
         UsageError: an input cannot be read, or not more than once.
@@ -147,17 +147,16 @@ def attempt(
     target = Target(kind.mode, settings.account, settings.endpoint, settings.keys)
 
     async def run() -> _T:
-        async with reached(target, config) as complete:
-            progress(header(complete), quiet=quiet)
-            trials = Trials(
-                replace(
+        trials = Trials(settings)
+        with loop.signals_to(trials.request, hangup=True):
+            async with reached(target, config) as complete:
+                progress(header(complete), quiet=quiet)
+                trials.base = replace(
                     settings,
                     account=complete.account,
                     endpoint=complete.endpoint,
                     keys=complete.keys,
                 )
-            )
-            with loop.signals_to(trials.request):
                 return await work(trials)
 
     return loop.run(run())

@@ -16,9 +16,10 @@ from ctbatch.cli.options import Connection
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
 from ctbatch.cli.wording import clean, count
 from ctbatch.errors import ExitCode, SettingsError
+from ctbatch.pipeline.report.measurements import is_failure
 from ctbatch.pipeline.sealer.pool import workers_for
 from ctbatch.settings import MAX_BATCH_LINES, MAX_CONCURRENCY, Batching, Delivery
-from ctbatch.tuning.figures import Figures, Setting, is_failure
+from ctbatch.tuning.figures import Figures, Setting
 from ctbatch.tuning.trials import Trials
 from ctbatch.tuning.tuner import Bounds, End, Seen, Verdict, search
 

@@ -36,6 +36,8 @@ def main() -> int:
     except UsageError as error:
         _say({"option": "the emulator", "why": str(error), "remedy": ""})
         return ExitCode.USAGE
+    except BrokenPipeError:  # whoever started this is gone before it was told
+        return ExitCode.OK
     return ExitCode.OK
 
 

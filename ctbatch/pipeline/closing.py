@@ -34,6 +34,7 @@ from ctbatch.pipeline.report.document import (
     Warned,
     gather_reasons,
 )
+from ctbatch.pipeline.report.measurements import is_failure
 
 __all__ = ["REPORT_NAME", "balanced", "draw_up", "ending", "now", "write_report"]
 
@@ -118,15 +119,18 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
 def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:
     attempts, rates = measured.attempts(), measured.throughput()
     by_result = attempts.by_result.items()
+    throttled = sum(count for result, count in by_result if result.endswith("429"))
     return bound_by(
         Usage(
             elapsed_s=measured.elapsed_s,
             spent_s=measured.spent_s,
             slots_full=rates.slots_full,
             mean_limit=rates.mean_limit,
-            concurrency=concurrency,
+            concurrency=measured.concurrency or concurrency,
             attempts=attempts.total,
-            throttled=sum(count for result, count in by_result if result.endswith("429")),
+            throttled=throttled,
+            throttled_before=throttled > 0,
+            failed_before=any(map(is_failure, attempts.by_result)),
             loop_cpu=rates.loop_cpu,
             core=measured.core,
         )

@@ -30,7 +30,7 @@ from ctbatch.models import Batch, Counts, Names, SealedBatch
 from ctbatch.notices import Level, Notice
 from ctbatch.pipeline.checker.check import record_bytes
 from ctbatch.pipeline.ledger.accounts import Recorded
-from ctbatch.pipeline.report.measurements import Stopwatch
+from ctbatch.pipeline.report.measurements import Stopwatch, is_failure
 from ctbatch.pipeline.settlement import Piece, Settlement
 from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.threads import see_through
@@ -146,9 +146,8 @@ class Delivery:
             self._watch.lap("backing_off")
 
     async def _admit(self) -> tuple[SealedBatch, asyncio.Future[None] | None]:
-        """Wait until the weather allows the next piece, and have its admission written.
-
-        The write is under way when this returns: it overlaps the wait for a slot.
+        """Wait until the weather allows the next piece, and have its admission written, which is
+        under way when this returns.
         """
         piece = await self._pass()
         self._watch.admitted()
@@ -202,11 +201,11 @@ class Delivery:
     ) -> Reply | TransportError | CtbatchError | None:
         """One attempt in a slot; ``None`` if the weather or a stop came between."""
         s, safe = self._s, self._settlement.is_safe
+        if admission is not None:
+            await admission
+            self._watch.lap("ledger")
         async with s.slots.take() as self._slot:
             self._watch.lap("waiting_for_slot")
-            if admission is not None:
-                await admission
-                self._watch.lap("ledger")
             if s.stop.draining or not s.turnstile.enter(
                 self._seq, safe=safe, records=sealed.records
             ):
@@ -231,13 +230,13 @@ class Delivery:
         if isinstance(outcome, Reply):
             self._s.breaker.reached()
             verdict = await self._s.opener.open(outcome, records)
-            self._s.measured.attempt(verdict.result, self._wire_s)
+            self._count(verdict.result)
             if verdict.too_many or verdict.meaning not in _NO_SIGN:
                 self._slot.answered(throttled=verdict.too_many)
             said = await self._clean(verdict)
             problem = self._judged(verdict, said)
         elif isinstance(outcome, TransportError):
-            self._s.measured.attempt(outcome.result, self._wire_s)
+            self._count(outcome.result)
             problem = self._broken(outcome)
         else:  # a certificate or a redirect: nothing was acted on
             self._maybe = self._before
@@ -246,6 +245,11 @@ class Delivery:
         self._s.turnstile.exit(self._seq)
         if problem is not None:
             self._s.stop.fail(problem)
+
+    def _count(self, result: str) -> None:
+        """An attempt ended so."""
+        self._s.measured.attempt(result, self._wire_s)
+        self._s.tally.live.failed += is_failure(result)
 
     def _judged(  # noqa: PLR0911  # the reply table: one return a row
         self, verdict: Verdict, said: str

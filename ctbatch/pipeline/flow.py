@@ -68,7 +68,9 @@ class Flow:
         self._look_at = 0.0
         self._show()
         live = self._stages.tally.live
-        self._stages.measured.used(live.slots_s, live.cpu_s, live.core_s)
+        self._stages.measured.used(
+            live.slots_s, live.cpu_s, live.core_s, concurrency=live.concurrency
+        )
         if broken is not None:
             self._stages.stop.fail(broken)
 

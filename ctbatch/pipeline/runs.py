@@ -162,6 +162,7 @@ class _Execution:
         total = None if None in sizes else sum(size or 0 for size in sizes)
         self._live = Live(
             bytes_total=total,
+            most_lines=settings.limit,
             limit=settings.delivery.concurrency,
             concurrency=settings.delivery.concurrency,
             spent_s=self._measured.spent_s,

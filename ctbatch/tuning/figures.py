@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ctbatch.pipeline.report.bottleneck import Cause
 
-__all__ = ["Figures", "Setting", "is_failure"]
+__all__ = ["Figures", "Setting"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,10 +61,3 @@ class Figures:
     def throttled_share(self) -> float:
         """The share of the requests that were answered 429."""
         return self.throttled / self.requests if self.requests else 0.0
-
-
-def is_failure(result: str) -> bool:
-    """Whether a key of ``results`` is anything but an answer that something was accepted (2xx) or
-    that there were too many requests (429).
-    """
-    return not (result.isdecimal() and result.startswith("2")) and not result.endswith("429")

@@ -25,9 +25,10 @@ from ctbatch.notices import Live, Notice, Phase
 from ctbatch.pipeline import runs
 from ctbatch.pipeline.report.bottleneck import Mark, Usage, bound_by
 from ctbatch.pipeline.report.document import Report
+from ctbatch.pipeline.report.measurements import is_failure
 from ctbatch.pipeline.stopping import Stop
 from ctbatch.settings import Settings
-from ctbatch.tuning.figures import Figures, Setting, is_failure
+from ctbatch.tuning.figures import Figures, Setting
 from ctbatch.tuning.steady import slope
 
 __all__ = ["Trials"]
@@ -44,12 +45,12 @@ ROUNDS = 3
 
 
 class Trials:
-    """Runs one trial after the other with ``base``, changed as each setting asks."""
+    """Runs one trial after the other with ``base``, which each setting changes for itself."""
 
     def __init__(self, base: Settings) -> None:
         if not (base.emulator or base.server_dry_run):
             raise ValueError("a trial stores nothing")
-        self._base = base
+        self.base = base
         self._stop: Stop | None = None
         self._interrupted: Interrupted | None = None
 
@@ -76,7 +77,7 @@ class Trials:
         directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="ctbatch-trial-"))
         cpu_s = _cpu_s()
         try:
-            settings = _with(self._base, setting, lines, directory / "run")
+            settings = _with(self.base, setting, lines, directory / "run")
             report = await runs.run(settings, watcher=probe, stop=stop, backoff=backoff)
         finally:
             probe.close()

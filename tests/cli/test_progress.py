@@ -104,6 +104,35 @@ def test_the_share_done_is_of_settled_lines() -> None:
     assert share_done(Live(bytes_total=0, lines_read=1, processed=1)) == 1.0
 
 
+def test_a_limit_of_lines_is_where_the_run_ends() -> None:
+    """What is beyond ``--limit`` is neither expected, nor part of the share, nor waited for."""
+    pace, live = Pace(), uploading()
+    live.bytes_read = live.lines_read = live.processed = live.unprocessed = live.invalid = 0
+    pace.sample(0, live)
+    live = uploading()
+    live.most_lines = 1200
+    pace.sample(10, live)
+    assert expected_lines(live) == "1,200"
+    assert share_done(live) == pytest.approx(0.75)
+    assert pace.left_s(live) == pytest.approx(2 + 100 / 90)
+    live.lines_read = live.processed = 1200
+    live.unprocessed = live.invalid = 0
+    assert share_done(live) == 1.0
+    assert pace.left_s(live) == pytest.approx(0)
+    live.most_lines = 5000
+    assert expected_lines(live) == "about 2,400"
+
+
+def test_the_first_line_has_a_rate() -> None:
+    """It is of the time since the run began, without what an earlier process settled."""
+    stream, now = io.StringIO(), iter((0.0, 5.0))
+    face, live = Lines(stream, lambda: next(now)), uploading()
+    face.begin(live)
+    live.processed += 500
+    face.show(live)
+    assert ", 100 lines/s, " in stream.getvalue()
+
+
 def test_a_line_tells_all_there_is_at_a_glance() -> None:
     """Done of total, rate, in flight, refused, time left; the unusual only where there is some."""
     pace, live = Pace(), uploading()
@@ -235,6 +264,10 @@ class Scripted:
         self.closed = False
         self.said: list[str] = []
         self._fails = fails
+
+    def begin(self, live: Live) -> None:
+        """Nothing is drawn yet."""
+        assert not self.shown.is_set()
 
     def show(self, live: Live) -> None:
         """Be shown."""

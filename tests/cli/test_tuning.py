@@ -130,6 +130,18 @@ def test_a_picture_that_cannot_be_written_is_told(command: Command) -> None:
     assert "c.svg cannot be written" in err
 
 
+def test_what_is_no_picture_is_not_drawn_over(command: Command) -> None:
+    """As in ``--svg *.ndjson``: nothing is tried, and the file stays; a picture is drawn anew."""
+    before = Path("users.ndjson").read_bytes()
+    code, out, err = command("bench", "users.ndjson", *SMALL, *FAST, "--svg", "users.ndjson")
+    assert (code, out) == (2, "")
+    assert "--svg: users.ndjson is there and is no picture. name another file" in err
+    assert Path("users.ndjson").read_bytes() == before
+    Path("c.svg").write_text("<svg/>")
+    assert command("bench", "users.ndjson", *SMALL, *FAST, "--svg", "c.svg", "--quiet")[0] == 0
+    assert len(Path("c.svg").read_text()) > 1000
+
+
 def test_with_live_nothing_is_stored(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account is asked with dryRun, and for no more lines than ``--limit``."""
     with served(latency_s=0.005) as service:

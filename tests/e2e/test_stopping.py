@@ -72,6 +72,30 @@ def test_one_signal_drains_and_reports(
     assert sorted(service.identities()) == sorted(identities(400))
 
 
+@pytest.mark.parametrize(
+    ("wished", "code"),
+    [
+        (signal.SIGHUP, 143),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("command", ["bench", "tune"])
+def test_a_trial_that_is_ended_leaves_no_refused_line_behind(
+    desk: Desk, command: str, wished: signal.Signals, code: int
+) -> None:
+    """Also by the terminal being closed: its directory goes, which may hold copies of lines."""
+    users = desk.write("users.ndjson", *profiles(400), b'{"identity":"u1"}')
+    room = desk.cwd / "room"
+    room.mkdir()
+    started = desk.start(command, users, "--latency", "0.3", env={"TMPDIR": str(room)})
+    started.until("a trial", lambda: any(room.glob("ctbatch-trial-*/run/ledger.*")))
+    started.send(wished)
+    ended = started.ended()
+    assert ended.code == code, ended.err
+    assert not list(room.iterdir())
+
+
 def test_a_second_signal_stops_at_once(desk: Desk, service: Service) -> None:
     """Twice: what is on the wire is cut, and the ledger says that it may have arrived."""
     service.configure(faults=["hang=after-2"])

@@ -24,6 +24,8 @@ def usage(
         concurrency=15,
         attempts=200,
         throttled=throttled,
+        throttled_before=throttled > 0,
+        failed_before=True,
     )
 
 
@@ -93,7 +95,30 @@ def usage(
         (
             usage(0.2, on_the_wire=30, sealing=1),
             Cause.INPUT,
-            "bound by the size of the input: too few batches for 15 slots",
+            "bound by the size of the input: too few batches for 15 slots, 96 % of their time on"
+            " the wire",
+        ),
+        (
+            # One answer was late: what the others had waited for before explains nothing.
+            usage(0.3, on_the_wire=60, waiting_for_sealer=4, sealing=1),
+            Cause.INPUT,
+            "bound by the size of the input: too few batches for 15 slots, 92 % of their time on"
+            " the wire",
+        ),
+        (
+            replace(usage(0.5, waiting_for_weather=50, on_the_wire=60), failed_before=False),
+            Cause.START,
+            "bound by the start: batches waited 45 % of their time for the answer to the first"
+            " one; a longer run is faster",
+        ),
+        (
+            replace(
+                usage(0.95, mean_limit=3.0, on_the_wire=30, waiting_for_slot=200),
+                throttled_before=True,
+            ),
+            Cause.THROTTLING,
+            "bound by throttling: it had 3.0 of 15 slots on average, since the service had refused"
+            " more (429)",
         ),
         (
             replace(usage(0.4, sealing=1.0), elapsed_s=0.3),

@@ -42,6 +42,9 @@ SHORT_S = 2.0
 NOTICEABLE = 0.25
 """A quarter of a batch that waits somewhere all the time; less than that explains nothing."""
 
+LEADING = 0.2
+"""Nor does what batches spend less than a fifth of their time on."""
+
 
 class Cause(StrEnum):
     """The narrowest place."""
@@ -74,16 +77,19 @@ class Usage:
     :class:`~ctbatch.pipeline.report.measurements.TimeS`; ``slots_full``: the share of slots made
     use of, ``mean_limit``: how many there were on average; ``loop_cpu``: the event loop's share of
     a core, for other things than sealing, ``core`` for these and for sealing; ``attempts``, of
-    which ``throttled`` were answered 429.
+    which ``throttled`` were answered 429; ``throttled_before`` and ``failed_before``: whether any
+    was, or failed, up to the end of these seconds.
     """
 
     elapsed_s: float
     spent_s: Mapping[str, float]
     slots_full: float
     mean_limit: float
-    concurrency: int
+    concurrency: float
     attempts: int
     throttled: int
+    throttled_before: bool = False
+    failed_before: bool = False
     loop_cpu: float = 0.0
     core: float = 0.0
 
@@ -99,13 +105,14 @@ class Mark:
     core_s: float
     attempts: int
     throttled: int
+    failed: int
     concurrency: int
 
     @classmethod
     def of(cls, now_s: float, live: Live) -> Mark:
         """The moment now."""
         used = dict(live.spent_s), live.slots_s, live.cpu_s, live.core_s
-        return cls(now_s, *used, live.attempts, live.throttled, live.concurrency)
+        return cls(now_s, *used, live.attempts, live.throttled, live.failed, live.concurrency)
 
     def since(self, before: Mark) -> Usage:
         """What was used in between."""
@@ -120,6 +127,8 @@ class Mark:
             concurrency=self.concurrency,
             attempts=self.attempts - before.attempts,
             throttled=self.throttled - before.throttled,
+            throttled_before=self.throttled > 0,
+            failed_before=self.failed > 0,
             loop_cpu=(self.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
             core=(self.core_s - before.core_s) / elapsed_s if elapsed_s > 0 else 0.0,
         )
@@ -159,9 +168,12 @@ def _full(usage: Usage) -> Bottleneck:
     if usage.mean_limit >= REDUCED * usage.concurrency:
         text = f"bound by the service: {full}; more CPU will not help"
         return Bottleneck(Cause.SERVICE, text)
-    slots = f"it had {usage.mean_limit:.1f} of {usage.concurrency} slots on average"
+    slots = f"it had {usage.mean_limit:.1f} of {usage.concurrency:g} slots on average"
     if usage.throttled:
         return Bottleneck(Cause.THROTTLING, f"bound by throttling: {_refused(usage)}, {slots}")
+    if usage.throttled_before:
+        why = f"{slots}, since the service had refused more (429)"
+        return Bottleneck(Cause.THROTTLING, f"bound by throttling: {why}")
     why = f"{slots}, since they are opened step by step"
     return Bottleneck(Cause.START, f"bound by the start: {why}; a longer run is faster")
 
@@ -181,12 +193,16 @@ def _queued(usage: Usage) -> Bottleneck:
         Cause.LEDGER: spent_s["ledger"],
     }
     cause = max(waits, key=lambda wait: waits[wait])
-    if waits[cause] < NOTICEABLE * usage.elapsed_s:
-        why = f"too few batches for {usage.concurrency} slots"
+    least_s = max(NOTICEABLE * usage.elapsed_s, LEADING * sum(spent_s.values()))
+    if waits[cause] < least_s:
+        wire = _percent(spent_s["on_the_wire"] / sum(spent_s.values()))
+        why = f"too few batches for {usage.concurrency:g} slots, {wire} of their time on the wire"
         return Bottleneck(Cause.INPUT, f"bound by the size of the input: {why}")
     share = _percent(waits[cause] / sum(spent_s.values()))
     if cause is Cause.THROTTLING and not usage.throttled:
         cause = Cause.OUTAGES
+    if cause is Cause.OUTAGES and not usage.failed_before:
+        cause = Cause.START  # nothing failed: it is the canary that they wait for
     return Bottleneck(cause, f"bound by {_words(cause, usage, share)}")
 
 
@@ -206,6 +222,11 @@ def _words(cause: Cause, usage: Usage, share: str) -> str:
             )
         case Cause.THROTTLING:
             return f"throttling: {_refused(usage)}, and batches spent {share} of their time pausing"
+        case Cause.START:
+            return (
+                f"the start: batches waited {share} of their time for the answer to the first one; "
+                "a longer run is faster"
+            )
         case Cause.OUTAGES:
             return f"the service's failures: batches waited {share} of their time for them to pass"
         case _:

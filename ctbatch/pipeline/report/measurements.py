@@ -27,7 +27,15 @@ import orjson
 
 from ctbatch.pipeline.report.latencies import Latencies, LatencyMs
 
-__all__ = ["Attempts", "LatencyMs", "Measurements", "Stopwatch", "Throughput", "TimeS"]
+__all__ = [
+    "Attempts",
+    "LatencyMs",
+    "Measurements",
+    "Stopwatch",
+    "Throughput",
+    "TimeS",
+    "is_failure",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,13 @@ class TimeS:
     ledger: float = 0.0
 
 
+def is_failure(result: str) -> bool:
+    """Whether an attempt ended in anything but an answer that something was accepted (2xx) or that
+    there were too many requests (429).
+    """
+    return not (result.isdecimal() and result.startswith("2")) and not result.endswith("429")
+
+
 class Measurements:
     """What one process of a run measured, to be summed over the run's interruptions."""
 
@@ -88,7 +103,7 @@ class Measurements:
         self.spent_s: dict[str, float] = {item.name: 0.0 for item in fields(TimeS)}
         """Seconds by kind, so far; the keys never change."""
         self._sums: Counter[str] = Counter()
-        self._slots_s = self._taken_s = self._open_s = 0.0
+        self._slots_s = self._taken_s = self._open_s = self._wanted_s = 0.0
         self._cpu_s = self._core_s = 0.0
         self._peak_in_flight = 0
         self._opened_with: set[int] = set()
@@ -143,11 +158,19 @@ class Measurements:
             raise ValueError(f"{kind!r} is not a kind of time")
         self.spent_s[kind] += seconds
 
-    def used(self, slots_s: tuple[float, float, float], cpu_s: float, core_s: float) -> None:
+    def used(
+        self,
+        slots_s: tuple[float, float, float],
+        cpu_s: float,
+        core_s: float,
+        *,
+        concurrency: float,
+    ) -> None:
         """What the slots came to (:attr:`ctbatch.api.limiter.Slots.usage`), and the event loop's
-        CPU, without and with what it sealed.
+        CPU, without and with what it sealed; ``concurrency`` slots were asked for.
         """
         counted_s, taken_s, open_s = slots_s
+        self._wanted_s += counted_s * concurrency
         self._slots_s += counted_s
         self._taken_s += taken_s
         self._open_s += open_s
@@ -163,6 +186,11 @@ class Measurements:
     def core(self) -> float:
         """The share of its core that the event loop used, sealing included."""
         return _ratio(self._core_s, self._elapsed_s, 3)
+
+    @property
+    def concurrency(self) -> float:
+        """How many slots were asked for, on average: a resume may ask for others."""
+        return _ratio(self._wanted_s, self._slots_s, 2)
 
     @property
     def elapsed_s(self) -> float:
@@ -231,7 +259,7 @@ class Measurements:
             self.spent_s[kind] += seconds
         self._sums += other._sums
         slots_s = other._slots_s, other._taken_s, other._open_s
-        self.used(slots_s, other._cpu_s, other._core_s)
+        self.used(slots_s, other._cpu_s, other._core_s, concurrency=other.concurrency)
         self._peak_in_flight = max(self._peak_in_flight, other._peak_in_flight)
         self._opened_with |= other._opened_with
         for text, count, source, line in other.warnings:
@@ -247,7 +275,7 @@ class Measurements:
                 "by_result": self._by_result,
                 "spent_s": self.spent_s,
                 "sums": self._sums,
-                "slots_s": [self._slots_s, self._taken_s, self._open_s],
+                "slots_s": [self._slots_s, self._taken_s, self._open_s, self._wanted_s],
                 "cpu_s": [self._cpu_s, self._core_s],
                 "peak_in_flight": self._peak_in_flight,
                 "opened_with": sorted(self._opened_with),
@@ -266,7 +294,7 @@ class Measurements:
         self._by_result.update(raw["by_result"])
         self.spent_s.update(raw["spent_s"])
         self._sums.update(raw["sums"])
-        self._slots_s, self._taken_s, self._open_s = raw["slots_s"]
+        self._slots_s, self._taken_s, self._open_s, self._wanted_s = raw["slots_s"]
         self._cpu_s, self._core_s = raw["cpu_s"]
         self._peak_in_flight = raw["peak_in_flight"]
         self._opened_with.update(raw["opened_with"])
