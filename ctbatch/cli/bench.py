@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +14,14 @@ import typer
 
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection
+from ctbatch.cli.options import Connection, workers_in
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
-from ctbatch.cli.wording import count, duration
-from ctbatch.errors import SettingsError
-from ctbatch.pipeline.sealer.pool import workers_for
+from ctbatch.cli.wording import count, duration, named_results
+from ctbatch.errors import ExitCode, SettingsError
 from ctbatch.settings import Batching, Delivery
 from ctbatch.tuning.advice import choose, is_undecided, knee, slowest
 from ctbatch.tuning.bench import Grid, sweep
-from ctbatch.tuning.figures import Figures
+from ctbatch.tuning.figures import Figures, shown
 from ctbatch.tuning.picture import picture
 from ctbatch.tuning.trials import Trials
 
@@ -63,7 +63,8 @@ def bench(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Measure a file at a grid of settings, and name the one to use.
+    """Measure a file at a grid of settings, and name the one to use (exit code 4, if every request
+    failed).
 
     Against the bundled emulator, within a minute:
 
@@ -75,7 +76,7 @@ def bench(
 
     Against the account; nothing is stored:
 
-        ctbatch bench users.ndjson --live --limit 100000 --concurrency 2,8
+        ctbatch bench users.ndjson --live --limit 300000 --concurrency 8,15 --workers auto
     """
     grid = _grid(concurrency, batch_size, workers)
     if lines < 1 or not 0.1 <= seconds <= 3600:
@@ -102,18 +103,23 @@ def bench(
     if as_json:
         streams.out_bytes(_json(figures, ground))
     else:
-        streams.out("\n".join(_told(figures, ground.expected_ms)))
+        streams.out("\n".join(_told(figures, ground.expected_ms, limited=ground.limit is not None)))
     if svg is not None:
         _draw(svg, figures, f"ctbatch bench, {ground.name}")
+    if any(found.failures for found in figures) and not any(map(_has_success, figures)):
+        raise typer.Exit(ExitCode.STOPPED)
+
+
+def _has_success(found: Figures) -> bool:
+    return found.requests > found.throttled + sum(found.failures.values())
 
 
 def _grid(concurrency: str, batch_size: str, workers: str) -> Grid:
     """Raises :class:`SettingsError` for what no run would take."""
-    automatic = str(max(workers_for(None)))
     grid = Grid(
         _numbers("--concurrency", concurrency),
         _numbers("--batch-size", batch_size),
-        _numbers("--workers", workers.replace("auto", automatic)),
+        [workers_in(part.strip()) for part in workers.split(",")],
     )
     for setting in grid.settings():
         Delivery(concurrency=setting.concurrency, workers=setting.workers)
@@ -172,13 +178,13 @@ def _json(figures: Sequence[Figures], ground: Ground) -> bytes:
     return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-_ROW = "{:>11}  {:>6}  {:>7}  {:>9}  {:>8}  {:>8}  {:>9}  {:>5}  {:>5}  {:>9}  {}"
+_ROW = "{:>11}  {:>6}  {:>7}  {:>9}  {:>8}  {:>8}  {:>9}  {:>5}  {:>6}  {:>5}  {:>9}  {}"
 
 
-def _told(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str]:
+def _told(figures: Sequence[Figures], expected_ms: float | None, *, limited: bool) -> Iterator[str]:
     yield _ROW.format(
         *("concurrency", "batch", "workers", "lines/s", "p50", "p99", "batch p99"),
-        *("429", "CPU", "in flight", "bound by"),
+        *("429", "failed", "CPU", "in flight", "bound by"),
     ).rstrip()
     for found in figures:
         yield _row(found)
@@ -189,25 +195,32 @@ def _told(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str
     )
     if any(found.requests and not found.certain for found in figures):
         yield "~ ended before three rounds of all slots were seen: try a longer file or more time."
+    if failures := sum((Counter(found.failures) for found in figures), Counter[str]()):
+        yield (
+            f"{count(failures.total())} of {count(sum(found.requests for found in figures))}"
+            f" requests failed ({named_results(failures)}): the figures are of a service that was"
+            " not well. `ctbatch check` may say what is wrong."
+        )
     if expected_ms and (slow_ms := slowest(figures)) > TOO_SLOW * expected_ms:
         yield (
             f"This machine was too busy: the emulator takes {_ms(expected_ms)} for a call, and half"
             f" of the answers came after {_ms(slow_ms)}. What is bound by the service is bound by"
             " that."
         )
-    yield from _advice(figures)
+    yield from _advice(figures, limited=limited)
 
 
-def _advice(figures: Sequence[Figures]) -> Iterator[str]:
+def _advice(figures: Sequence[Figures], *, limited: bool) -> Iterator[str]:
     if not any(found.requests for found in figures):
         yield "Nothing was sent, so nothing is recommended: `ctbatch run --dry-run` says why."
         return
     best = choose(figures)
     if best is None or is_undecided(figures, best):
+        more = ", a larger --limit or fewer settings" if limited else ""
         what = "Nothing was" if best is None else "What looks fastest (~) was not"
         yield (
             f"{what} measured for long enough, so nothing is recommended:"
-            " try a longer file, or more --lines and --seconds."
+            f" try a longer file, or more --lines and --seconds{more}."
         )
         return
     if (bend := knee(figures, best)) is not None:
@@ -216,18 +229,22 @@ def _advice(figures: Sequence[Figures]) -> Iterator[str]:
 
 
 def _row(found: Figures) -> str:
-    setting = found.setting
+    setting, failed = found.setting, sum(found.failures.values())
     return _ROW.format(
         setting.concurrency,
         setting.batch_size,
-        setting.workers,
+        shown(setting.workers),
         f"{'' if found.certain else '~'}{count(found.lines_per_s)}",
         *(_ms(value) for value in (found.p50_ms, found.p99_ms, found.batch_p99_ms)),
-        f"{100 * found.throttled_share:.0f} %",
-        f"{100 * found.cpu:.0f} %",
+        *(_share(part, found.requests) for part in (found.throttled, failed)),
+        f"{100 * found.cpu:.0f} %" if found.requests else "",
         f"{found.in_flight:.1f}",
         found.cause or "",
     )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else ""
 
 
 def _ms(value: float | None) -> str:

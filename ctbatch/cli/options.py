@@ -26,7 +26,7 @@ from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
 from ctbatch.settings import Account, Endpoint, KeyFiles, OnAmbiguous, Secret
 
-__all__ = ["Connection", "Environment", "Kind", "Output", "Tuning", "as_flags"]
+__all__ = ["Connection", "Environment", "Kind", "Output", "Tuning", "as_flags", "workers_in"]
 
 Environment = Mapping[str, str]
 
@@ -251,7 +251,7 @@ class Tuning:
         }
         given = {name: value for name, value in values.items() if value is not None}
         if self.workers is not None:
-            given["workers"] = _workers(self.workers)
+            given["workers"] = workers_in(self.workers)
         if self.max_refused is not None:
             given["max_refused_percent"] = _percent(self.max_refused)
         return given
@@ -363,7 +363,8 @@ def _path(env: Environment, name: str) -> Path | None:
     return Path(value) if value else None
 
 
-def _workers(text: str) -> int | None:
+def workers_in(text: str) -> int | None:
+    """A number of workers; ``None`` for ``auto``. Raises :class:`SettingsError`."""
     if text == "auto":
         return None
     try:

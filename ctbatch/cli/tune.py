@@ -12,12 +12,10 @@ import typer
 
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection
+from ctbatch.cli.options import Connection, workers_in
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
-from ctbatch.cli.wording import clean, count
+from ctbatch.cli.wording import count, named_results
 from ctbatch.errors import ExitCode, SettingsError
-from ctbatch.pipeline.report.measurements import is_failure
-from ctbatch.pipeline.sealer.pool import workers_for
 from ctbatch.settings import MAX_BATCH_LINES, MAX_CONCURRENCY, Batching, Delivery
 from ctbatch.tuning.figures import Figures, Setting
 from ctbatch.tuning.trials import Trials
@@ -45,7 +43,7 @@ class _Found:
     """What the search came to."""
 
     verdict: Verdict
-    workers: int
+    workers: int | None
     tried: list[Figures]
 
     @property
@@ -71,9 +69,8 @@ def tune(
         int, typer.Option(help="Records in a request, at most.")
     ] = MAX_BATCH_LINES,
     workers: Annotated[
-        int | None,
-        typer.Option(help="Sealing processes. Default: as `run` would choose.", show_default=False),
-    ] = None,
+        str, typer.Option(help="Sealing processes; auto: as `run` would.", metavar="N|auto")
+    ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="The result as JSON on standard output.")
     ] = False,
@@ -88,7 +85,7 @@ def tune(
 
     Against the account; nothing is stored:
 
-        ctbatch tune users.ndjson --live --limit 200000
+        ctbatch tune users.ndjson --live --limit 500000
     """
     try:
         Delivery(concurrency=max_concurrency)
@@ -96,16 +93,16 @@ def tune(
     except SettingsError as error:
         option = error.option.replace("--", "--max-")
         raise SettingsError(option, error.why, error.remedy) from None
-    Delivery(workers=workers)
+    sealing = workers_in(workers)
+    Delivery(workers=sealing)
     if requests < 1:
         raise SettingsError("--requests", "must be at least 1")
     config = ground.config()
     settings = ground.settings(inputs, connection, os.environ)
-    chosen = max(workers_for(workers))
 
     async def work(trials: Trials) -> _Found:
         bounds = Bounds(max_concurrency, max_batch_size, requests)
-        return await _search(trials, bounds, chosen, ground.limit, quiet=quiet)
+        return await _search(trials, bounds, sealing, ground.limit, quiet=quiet)
 
     found = attempt(settings, config, work, quiet=quiet)
     if as_json:
@@ -117,7 +114,7 @@ def tune(
 
 
 async def _search(
-    trials: Trials, bounds: Bounds, workers: int, limit: int | None, *, quiet: bool
+    trials: Trials, bounds: Bounds, workers: int | None, limit: int | None, *, quiet: bool
 ) -> _Found:
     """Try what the search asks for, until it has its verdict or the limit is reached."""
     searching, tried = search(bounds), list[Figures]()
@@ -156,13 +153,12 @@ def _outcome(figures: Figures) -> str:
         return "429"
     if figures.failed:
         return _failures(figures)
-    return f"{count(figures.lines_per_s)} lines/s"
+    return f"{'' if figures.certain else '~'}{count(figures.lines_per_s)} lines/s"
 
 
 def _failures(figures: Figures) -> str:
     """What came instead of answers."""
-    named = sorted(result for result in figures.results if is_failure(result))
-    return clean(", ".join(named)).replace("_", " ") or "an answer that could not be used"
+    return named_results(figures.failures) or "an answer that could not be used"
 
 
 def _json(found: _Found, ground: Ground) -> bytes:

@@ -6,9 +6,9 @@ terminal, so that it cannot steer one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-__all__ = ["clean", "count", "duration", "lines", "percent", "shares", "size"]
+__all__ = ["clean", "count", "duration", "lines", "named_results", "percent", "shares", "size"]
 
 _KINDS_OF_TIME = {
     "reading": "reading",
@@ -47,6 +47,11 @@ def percent(part: int, whole: int) -> str:
     if share > 99.99:
         return "> 99.99 %"
     return f"{share:.2f} %" if share < 1 or share > 99 else f"{share:.1f} %"
+
+
+def named_results(results: Iterable[str]) -> str:
+    """What came of requests: ``500, early reply``."""
+    return clean(", ".join(sorted(results))).replace("_", " ")
 
 
 def shares(spent_s: Mapping[str, float]) -> list[str]:

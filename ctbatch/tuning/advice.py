@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctbatch.tuning.figures import Figures
+from ctbatch.tuning.figures import Figures, rank
 
 __all__ = ["AS_GOOD", "Knee", "choose", "is_undecided", "knee", "slowest"]
 
@@ -31,7 +31,7 @@ def choose(figures: Sequence[Figures]) -> Figures | None:
         (found for found in usable if found.lines_per_s >= enough),
         key=lambda found: (
             found.setting.concurrency,
-            found.setting.workers,
+            rank(found.setting.workers),
             -found.setting.batch_size,
         ),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ctbatch.errors import SettingsError
-from ctbatch.tuning.figures import Figures, Setting
+from ctbatch.tuning.figures import Figures, Setting, rank
 from ctbatch.tuning.trials import Trials
 
 __all__ = ["Grid", "sweep"]
@@ -19,14 +19,15 @@ class Grid:
 
     concurrency: Sequence[int]
     batch_size: Sequence[int]
-    workers: Sequence[int]
+    workers: Sequence[int | None]
 
     def settings(self) -> list[Setting]:
         """All combinations: one curve over concurrency after the other."""
-        axes = [sorted(set(axis)) for axis in (self.workers, self.batch_size, self.concurrency)]
+        axes = [sorted(set(axis)) for axis in (self.batch_size, self.concurrency)]
         return [
             Setting(concurrency, batch_size, workers)
-            for workers, batch_size, concurrency in itertools.product(*axes)
+            for workers in sorted(set(self.workers), key=rank)
+            for batch_size, concurrency in itertools.product(*axes)
         ]
 
 

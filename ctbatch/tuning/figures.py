@@ -6,25 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ctbatch.pipeline.report.bottleneck import Cause
+from ctbatch.pipeline.report.measurements import is_failure
 
-__all__ = ["Figures", "Setting"]
+__all__ = ["Figures", "Setting", "rank", "shown"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Setting:
-    """Requests at a time, records in each, processes that seal."""
+    """Requests at a time, records in each, processes that seal (``None``: as a run finds out)."""
 
     concurrency: int
     batch_size: int
-    workers: int = 0
+    workers: int | None = 0
 
     @property
     def options(self) -> str:
         """As options of ``ctbatch run``."""
         return (
             f"--concurrency {self.concurrency} --batch-size {self.batch_size}"
-            f" --workers {self.workers}"
+            f" --workers {shown(self.workers)}"
         )
+
+
+def shown(workers: int | None) -> str:
+    """A number of workers as the option has it."""
+    return "auto" if workers is None else str(workers)
+
+
+def rank(workers: int | None) -> tuple[bool, int]:
+    """Numbers of workers in rising order, what a run finds out by itself after them."""
+    return workers is None, workers or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +72,8 @@ class Figures:
     def throttled_share(self) -> float:
         """The share of the requests that were answered 429."""
         return self.throttled / self.requests if self.requests else 0.0
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """The requests that had no answer that could be used, by what came of them."""
+        return {result: n for result, n in self.results.items() if is_failure(result)}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ctbatch.tuning.figures import Figures, Setting
+from ctbatch.tuning.figures import Figures, Setting, rank, shown
 
 __all__ = ["picture", "ticks"]
 
@@ -88,13 +88,14 @@ _PANELS: tuple[tuple[str, _Value], ...] = (
 
 def _curves(figures: Sequence[Figures]) -> list[tuple[str, list[Figures]]]:
     """The figures by batch size and workers, each over rising concurrency."""
-    curves: dict[tuple[int, int], list[Figures]] = {}
-    for found in sorted(figures, key=lambda found: found.setting):
+    curves: dict[tuple[int, int | None], list[Figures]] = {}
+    for found in sorted(figures, key=lambda found: found.setting.concurrency):
         setting = found.setting
         curves.setdefault((setting.batch_size, setting.workers), []).append(found)
+    falling = sorted(curves.items(), key=lambda item: (item[0][0], rank(item[0][1])), reverse=True)
     return [
-        (f"{size:,} a batch, {workers} worker{'' if workers == 1 else 's'}", points)
-        for (size, workers), points in sorted(curves.items(), reverse=True)
+        (f"{size:,} a batch, {shown(workers)} worker{'' if workers == 1 else 's'}", points)
+        for (size, workers), points in falling
     ]
 
 

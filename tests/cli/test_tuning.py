@@ -142,6 +142,41 @@ def test_what_is_no_picture_is_not_drawn_over(command: Command) -> None:
     assert len(Path("c.svg").read_text()) > 1000
 
 
+@pytest.mark.parametrize(("fault", "code", "share"), [("500", 4, "100 %"), ("500=every-3", 0, "")])
+def test_a_bench_tells_of_a_service_that_is_not_well(
+    command: Command, monkeypatch: pytest.MonkeyPatch, fault: str, code: int, share: str
+) -> None:
+    """What failed has a column and a sentence; where nothing succeeded the exit code is 4."""
+    monkeypatch.setattr("ctbatch.tuning.trials.WHOLE", 1)
+    with served(latency_s=0.02, faults=(fault,)) as service:
+        for name, value in service.env.items():
+            monkeypatch.setenv(name, value)
+        ended, out, _ = command(
+            *("bench", "users.ndjson", "--live", "--limit", "60", "--concurrency", "2"),
+            *("--batch-size", "10", "--workers", "0", "--seconds", "0.5"),
+        )
+    assert ended == code
+    throttled, failed = out.splitlines()[1].split(" %")[:2]
+    assert throttled.endswith(" 0")
+    assert int(failed) > 0
+    assert share in out.splitlines()[1]
+    assert "requests failed (500): the figures are of a service that was not well." in out
+
+
+def test_workers_may_be_left_to_the_run(command: Command) -> None:
+    """As a run finds them out by itself, and named so; other words are refused by both."""
+    small = ("users.ndjson", *FAST, "--quiet")
+    _, out, _ = command(
+        *("bench", *small, "--workers", "auto,0", "--concurrency", "2", "--batch-size", "10")
+    )
+    assert [row.split()[2] for row in out.splitlines()[1:3]] == ["0", "auto"]
+    _, out, _ = command("tune", *small, "--max-concurrency", "1", "--max-batch-size", "5")
+    assert out.splitlines()[-1].endswith("--workers auto")
+    for name in ("bench", "tune"):
+        code, _, err = command(name, *small, "--workers", "many")
+        assert (code, "must be a number or auto" in err) == (2, True)
+
+
 def test_with_live_nothing_is_stored(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account is asked with dryRun, and for no more lines than ``--limit``."""
     with served(latency_s=0.005) as service:
