@@ -5,7 +5,8 @@ as JSON, an address in a URL, even the passcode. Reports, logs and terminals get
 
 Invariants:
 
-1. What was quoted is found whatever its case, and behind the escapes of JSON and URLs.
+1. What was quoted is found whatever its case, and behind the escapes of JSON, URLs and HTML, also
+   where these are nested. They are undone before anything is looked for, secrets included.
 2. Nothing here raises on any text, and a long one takes no more than a part of a second.
 3. What is left has at most 200 bytes, on one line, without control characters.
 
@@ -15,7 +16,10 @@ Keys of a record stay: an error without the name of its field helps nobody.
 from __future__ import annotations
 
 import re
+import unicodedata
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from html import unescape
 from urllib.parse import unquote
 
 __all__ = ["Json", "clean_words", "without_secrets"]
@@ -29,7 +33,10 @@ _MAX_READ = 4000
 
 _NUMBER_WORDS = re.compile(r"Skipped record number\s*:?\s*[0-9]*", re.IGNORECASE)
 _LONG_NUMBER = re.compile(r"\+?\d(?:[\s().-]{0,2}\d){5,}")
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([bfnrt])|([\"'\\/]))")
+_ESCAPED = re.compile(r"[\\%&]")
+_NESTED = 8
+"""Escapes within escapes that are undone; those that are left then are cut."""
 _WORD = re.compile(r"[^\W_]{4,}|[^\W_]*[^\W_\x00-\x7f][^\W_]*")
 """A word that may be a part of a name: other alphabets' are short."""
 _PAIR = re.compile(r"(?<![^\W_])[^\W_]{2}(?![^\W_])")
@@ -90,19 +97,34 @@ def clean_words(words: str, *records: Json) -> str:
 
 
 def without_secrets(words: str, secrets: Iterable[str]) -> str:
-    """The words without the secrets, and without every word that holds a part of one."""
-    for secret in secrets:
-        if len(secret) < _SECRET_PART:
-            continue  # it would be found by chance
-        words = _without(words, [secret])
-        low, whole = _lower(secret), _lower(words)
-        parts = {low[at : at + _SECRET_PART] for at in range(len(low) - _SECRET_PART + 1)}
-        if any(part in whole for part in parts):
-            kept = words.split(" ")
-            words = " ".join(
-                "…" if any(part in _lower(word) for part in parts) else word for word in kept
-            )
+    """The words without the secrets, and without every word that holds a part of one; escapes are
+    undone.
+    """
+    words = _plain(words)
+    secrets = [secret for secret in secrets if len(secret) >= _SECRET_PART]  # not found by chance
+    words = _without(words, secrets)
+    lows = [_lower(form) for secret in secrets for form in _written(secret)]
+    parts = {
+        low[at : at + _SECRET_PART] for low in lows for at in range(len(low) - _SECRET_PART + 1)
+    }
+    whole = _lower(words)
+    if any(part in whole for part in parts):
+        kept = words.split(" ")
+        words = " ".join(
+            "…" if any(part in _lower(word) for part in parts) else word for word in kept
+        )
     return words
+
+
+def _written(secret: str) -> Iterator[str]:
+    """A secret as it stands, without what is between its letters, and in base64, whatever comes
+    before it there.
+    """
+    yield secret
+    yield "".join(c for c in secret if c.isalnum())
+    for before in range(3):
+        text = b64encode(bytes(before) + secret.encode(errors="replace")).decode()
+        yield text[before + (before > 0) : -4]
 
 
 def _without(text: str, values: Iterable[str]) -> str:
@@ -149,17 +171,33 @@ def _lower(text: str) -> str:
 
 
 def _forms(records: Iterable[Json]) -> set[str]:
-    """Every value as it stands, and as it reads without escapes."""
+    """Every value as it stands, as it reads without escapes, and as a form of a URL has it."""
     values = set(_strings(records))
-    return values | {_plain(value) for value in values if "\\u" in value or "%" in value}
+    values |= {_plain(value) for value in values if not value.isascii() or _ESCAPED.search(value)}
+    return values | {"+".join(value.split()) for value in values if " " in value}
 
 
 def _plain(text: str) -> str:
-    """The text without the escapes of JSON and of URLs."""
-    if "\\u" in text:
-        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return unquote(text) if "%" in text else text
+    """The text without the escapes of JSON, of URLs and of HTML, each letter in one way."""
+    for _ in range(_NESTED):
+        if not _ESCAPED.search(text):
+            break
+        before = text
+        if "\\" in text:
+            text = _ESCAPE.sub(_meant, text)
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = unescape(unquote(text))
+        if text == before:
+            break
+    else:
+        text = _ESCAPED.sub("…", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _meant(escape: re.Match[str]) -> str:
+    """The character that an escape of JSON stands for."""
+    code = escape[1] or escape[2]
+    return chr(int(code, 16)) if code else escape[4] or " "
 
 
 def _flat(text: str) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import quote
+import unicodedata
+from base64 import b64encode
+from collections.abc import Callable
+from html import escape
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -32,6 +36,12 @@ SECRET = "hQ8vTzzo-4711-QX"
         quote("zq0@example.com", safe=""),
         quote("Äpfel grün"),
         "ZQ0%40EXAMPLE.COM",
+        quote(quote(quote("zq0@example.com"))),
+        json.dumps(json.dumps(RECORD)),
+        quote_plus("Zorro Quixote"),
+        escape("<Zorro Quixote>"),
+        "&#90;orro &#x51;uixote",
+        unicodedata.normalize("NFD", "Äpfel grün"),
     ],
 )
 def test_nothing_of_a_record_is_left(quoted: str) -> None:
@@ -69,6 +79,58 @@ def test_the_words_of_the_vendor_stay() -> None:
 def test_a_value_that_grows_in_lower_case_does_not_shift_the_cut() -> None:
     """One capital of Turkish has two characters in lower case."""
     assert clean_words("İİİ Zorro is bad", {"Name": "zorro"}) == "İİİ … is bad"
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ('Al "Bo" Jr', json.dumps('Al "Bo" Jr')),
+        ('Al "Bo" Jr', quote_plus('Al "Bo" Jr')),
+        ('Al "Bo" Jr', escape('Al "Bo" Jr')),
+        ("5/12/61", r"5\/12\/61"),
+        ("A\\B", json.dumps("A\\B")),
+        ("Bo Li", "Bo\\nLi"),
+        ("Bo Li", "Bo+Li"),
+    ],
+)
+def test_escapes_hide_no_short_value(value: str, quoted: str) -> None:
+    """Of which no word is long enough to be found by itself."""
+    assert clean_words(f"near {quoted} is bad", {"Name": value}).strip('"').replace('"…"', "…") == (
+        "near … is bad"
+    )
+
+
+@pytest.mark.parametrize("secret", [SECRET, "RWQ-KTY-GAUL", "zjmVQ6VABDr4kEK_3BxwLHY-"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: quote(text, safe="").replace("-", "%2D"),
+        lambda text: "".join(f"%{ord(c):02x}" for c in text),
+        lambda text: "".join(f"\\u{ord(c):04x}" for c in text),
+        lambda text: quote("".join(f"%{ord(c):02x}" for c in text)),
+        lambda text: text.replace("-", r"\x2d"),
+        lambda text: text.replace("-", "&#45;"),
+        lambda text: text.replace("-", ""),
+        lambda text: b64encode(text.encode()).decode(),
+        lambda text: b64encode(f"TEST-ID:{text}".encode()).decode(),
+        lambda text: b64encode(f"TEST-ID1:{text}".encode()).decode(),
+        lambda text: b64encode(f"TEST-ID12:{text}".encode()).decode(),
+    ],
+)
+def test_no_way_to_write_a_secret_saves_it(secret: str, write: Callable[[str], str]) -> None:
+    """Escapes are undone before it is looked for, and not after: nothing puts it together again."""
+    words = without_secrets(f"the passcode {write(secret)} is not valid", [secret])
+    assert clean_words(words) == words == "the passcode … is not valid"
+
+
+def test_escapes_without_an_end_are_cut() -> None:
+    """What is escaped over and over again is not looked at for ever, nor left to be read."""
+    deep = "Zorro"
+    for _ in range(20):
+        deep = quote(deep.replace("Z", "%5a"))
+    words = clean_words(f"near {deep} is bad", {"Name": "Zorro"})
+    assert "%" not in words
+    assert words.endswith("is bad")
 
 
 @pytest.mark.parametrize(
