@@ -168,6 +168,12 @@ class KeyFiles:
     insecure_permissions: bool = False
     info: str | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            (self.info or "").encode()
+        except UnicodeEncodeError:
+            raise SettingsError("--hpke-info", "is not text (UTF-8)") from None
+
     def info_for(self, account_id: str) -> bytes:
         """The HPKE ``info``: the account's id unless another was given, an empty one included."""
         return (account_id if self.info is None else self.info).encode()

@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -52,6 +53,8 @@ class Download:
         self.cursor = cursor
         """Where to go on; ``None`` before the query was made, and at the end."""
         self._ended = False
+        self._seen: set[bytes] = set()
+        """Digests of the cursors that were followed: one that comes round again has no end."""
 
     def __repr__(self) -> str:
         state = "at its end" if self._ended else "under way" if self.cursor else "not begun"
@@ -76,7 +79,7 @@ class Download:
 
         Raises:
             CursorExpired: it has to be begun again.
-            CursorRefused: the same.
+            CursorRefused: the same; also where a cursor comes round again.
             ServiceRefused: the query or we are refused, or the answers are not to be believed.
             ServiceUnavailable: no usable answer for too long; :attr:`cursor` goes on.
         """
@@ -88,6 +91,10 @@ class Download:
             if page is None:
                 raise _unreadable(self._path, "a page that is none")
             yield page
+            self._seen.add(_digest(cursor))
+            if page.next_cursor is not None and _digest(page.next_cursor) in self._seen:
+                what = f"the service answered {self._path} with a cursor that was followed before"
+                raise CursorRefused(what, ("going on would read the same pages over and over",))
             self.cursor = page.next_cursor
             self._ended = page.next_cursor is None
 
@@ -107,6 +114,10 @@ class Download:
             cause = _FOREIGN_CURSOR if self.cursor == self._brought else _OWN_CURSOR
             raise CursorRefused(refusal.what, (cause,))
         raise refusal
+
+
+def _digest(cursor: str) -> bytes:
+    return hashlib.blake2b(cursor.encode(), digest_size=16).digest()
 
 
 def _unreadable(path: str, what: str) -> ServiceRefused:

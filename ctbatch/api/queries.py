@@ -134,6 +134,10 @@ def event_query(
     if members is None:
         raise SettingsError("--query", "is not a JSON object in UTF-8")
     _check_dates(from_date, to_date)
+    try:
+        (name or "").encode()
+    except UnicodeEncodeError:
+        raise SettingsError("NAME", "is not text (UTF-8)") from None
     added: list[str] = []
     for option, member, value in (
         ("NAME", "event_name", name),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from ctbatch.api.queries import encode_query
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection
-from ctbatch.cli.outputs import Stdout
+from ctbatch.cli.outputs import Stdout, on_thread
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader, Reading, read_input, value_of
 from ctbatch.errors import ExitCode, SettingsError
@@ -60,7 +59,8 @@ def call(
 
     async def work(client: Client, display: Display) -> Answer:
         answer = await client.call(method, path, body=body, query=whole)
-        await asyncio.to_thread(Stdout().put, answer.body.removesuffix(b"\n") + b"\n")
+        sink = Stdout()
+        await on_thread(sink, sink.put, answer.body.removesuffix(b"\n") + b"\n")
         return answer
 
     answer = Reader(connection, reading, os.environ).run(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -107,6 +107,15 @@ def _document(told: Sequence[Finding], code: ExitCode) -> bytes:
         "schema": 1,
         "ok": code is ExitCode.OK,
         "exit_code": int(code),
-        "findings": [asdict(finding) for finding in told],
+        "findings": [
+            {name: _legible(value) for name, value in asdict(finding).items()} for finding in told
+        ],
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _legible(value: Any) -> Any:
+    """A text that holds a name which is not UTF-8 (of a file) as one that JSON can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from ctbatch.api.client import Client
 from ctbatch.api.cursors import Download
 from ctbatch.api.queries import DEFAULT_PAGE, Page
 from ctbatch.cli import streams
-from ctbatch.cli.outputs import Note, OutputFile, Sink, note_of, open_sink
+from ctbatch.cli.outputs import SUFFIX, Note, OutputFile, Sink, note_of, on_thread, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader
 from ctbatch.cli.wording import count
@@ -70,11 +69,25 @@ class Saving:
         """The file, however it was named; ``None`` is standard output."""
         place = self.output
         if self.continue_file is not None:
-            place = self.continue_file.with_name(self.continue_file.name.removesuffix(".cursor"))
+            place = _file("--continue", self.continue_file, note=True)
             if self.output not in {None, place}:
                 why = "names another file than --continue"
                 raise SettingsError("--output", why, "leave it out")
-        return None if place is None or str(place) == "-" else place
+            return place
+        return None if place is None or str(place) == "-" else _file("--output", place)
+
+
+def _file(option: str, path: Path, *, note: bool = False) -> Path:
+    """The file of records that an option names, by itself or, for ``note``, by its note."""
+    name = path.name
+    if note:
+        name = name.removesuffix(SUFFIX)
+    elif name.endswith(SUFFIX):
+        why = f"{path} would be taken for the note of how to go on with another file"
+        raise SettingsError(option, why, "choose a name that ends otherwise")
+    if name in {"", "-"}:
+        raise SettingsError(option, "names no file", "name the one that records are to be in")
+    return path.with_name(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +138,16 @@ class _Transfer:
         found = self._task.begin(client, self._cursor)
         started = told = time.monotonic()
         cursor = await found.open()
-        await asyncio.to_thread(self._sink.mark, cursor, self._records)
+        await on_thread(self._sink, self._sink.mark, cursor, self._records)
         async with aclosing(found.pages()) as pages:
             async for page in pages:
-                await asyncio.to_thread(self._take, page)
+                await on_thread(self._sink, self._take, page)
                 if self._sink.gone:
                     return
                 if time.monotonic() - told >= PROGRESS_S:
                     told = time.monotonic()
                     display.say(self._progress(told - started))
-        await asyncio.to_thread(self._sink.finish)
+        await on_thread(self._sink, self._sink.finish)
         display.say(self._progress(time.monotonic() - started))
 
     def _take(self, page: Page) -> None:

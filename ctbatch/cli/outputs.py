@@ -16,6 +16,7 @@ and together they are an ordinary file of their kind.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import stat
@@ -24,18 +25,38 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, ParamSpec, Protocol
 
 import orjson
 
 from ctbatch.cli import streams
 from ctbatch.errors import InputError, OutputBroke, SettingsError
 
-__all__ = ["Note", "OutputFile", "Sink", "Stdout", "note_of", "note_path", "open_sink"]
+__all__ = [
+    "SUFFIX",
+    "Note",
+    "OutputFile",
+    "Sink",
+    "Stdout",
+    "note_of",
+    "note_path",
+    "on_thread",
+    "open_sink",
+]
+
+_P = ParamSpec("_P")
 
 _SCHEMA = 1
 _MODE = 0o600
-_SUFFIX = ".cursor"
+SUFFIX = ".cursor"
+"""What the note of an output adds to its name."""
+
+_PIECE = 4096
+"""Bytes that a pipe takes at once where ``poll`` says that it takes any (POSIX: at least 512, Linux
+4096)."""
+
+_LOOK_MS = 100
+"""Between two looks whether a reader who pauses is still waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +113,8 @@ _KINDS = (
 
 
 def note_path(output: Path) -> Path:
-    """Where the note of an output is; a note's own name is taken for what it is."""
-    return output if output.name.endswith(_SUFFIX) else output.with_name(output.name + _SUFFIX)
+    """Where the note of an output is."""
+    return output.with_name(output.name + SUFFIX)
 
 
 def note_of(output: Path) -> Note:
@@ -127,6 +148,10 @@ class Sink(Protocol):
         """It is complete."""
         ...
 
+    def leave(self) -> None:
+        """Nobody waits for what is being written any more: whoever writes is to return soon."""
+        ...
+
     def close(self) -> None:
         """Let go, complete or not."""
         ...
@@ -137,9 +162,10 @@ class Stdout:
 
     def __init__(self) -> None:
         self.gone = False
+        self._left = False
 
     def put(self, data: bytes) -> None:
-        """Write, unless the reader left."""
+        """Write, unless the reader left. A reader who pauses is waited for."""
         out = sys.stdout
         buffer = getattr(out, "buffer", None)
         if buffer is None:
@@ -147,19 +173,32 @@ class Stdout:
             return
         try:
             out.flush()
-            buffer.write(data)
-            buffer.flush()
+            for start in range(0, len(data), _PIECE):
+                if not self._is_awaited(buffer):
+                    return
+                buffer.write(data[start : start + _PIECE])
+                buffer.flush()
         except BrokenPipeError:
             self.gone = True
         except OSError as error:
             raise OutputBroke("standard output", error.strerror or "it failed") from None
         self.gone = self.gone or _reader_left(buffer)
 
+    def _is_awaited(self, buffer: BinaryIO) -> bool:
+        """Wait until a piece can be written at once; ``False``: there is nobody to write it for."""
+        while not (self._left or self.gone) and not _takes_more(buffer):
+            self.gone = _reader_left(buffer)
+        return not (self._left or self.gone)
+
     def mark(self, cursor: str, records: int) -> None:
         """Nothing: what went down a pipe cannot be gone on with."""
 
     def finish(self) -> None:
         """Nothing to do."""
+
+    def leave(self) -> None:
+        """Wait no longer for a reader who pauses."""
+        self._left = True
 
     def close(self) -> None:
         """Nothing to close."""
@@ -174,6 +213,10 @@ class OutputFile:
         """Make the file, or open it and cut it to what its note counts. Raises
         :class:`SettingsError` and :class:`InputError`.
         """
+        if not path.name:
+            raise SettingsError("--output", "names no file", "name the one to be made")
+        if note is not None and not goes_on and not path.exists():
+            _refuse_what_is_no_note(note_path(path))
         self.gone = False
         self.path = path
         self.note = note
@@ -211,10 +254,18 @@ class OutputFile:
             raise self._broken(error) from None
         self._marked = True
 
+    def leave(self) -> None:
+        """A file keeps nobody waiting."""
+
     def close(self) -> None:
         """Close. A file that was made and of which nothing is noted goes: it would be in the way
         of another try.
         """
+        # What a full disk did not take was told of; closing would try it once more.
+        with suppress(OSError):
+            self._close()
+
+    def _close(self) -> None:
         if self._marked or self._size:
             self._file.close()
         elif sys.platform == "win32":  # where what is open cannot be removed
@@ -236,11 +287,34 @@ class OutputFile:
         return OutputBroke(str(self.path), error.strerror or "it failed")
 
 
+async def on_thread(
+    sink: Sink, write: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs
+) -> None:
+    """Write to a sink on a thread, and no longer than somebody waits for it: the end of the loop
+    would wait for the thread.
+    """
+    try:
+        await asyncio.to_thread(write, *args, **kwargs)
+    except asyncio.CancelledError:
+        sink.leave()
+        raise
+
+
 def open_sink(output: Path | None, note: Note | None = None, *, goes_on: bool = False) -> Sink:
     """Standard output unless a file is named. May block; raises as :class:`OutputFile`."""
     if output is None or str(output) == "-":
         return Stdout()
     return OutputFile(output, note=note, goes_on=goes_on)
+
+
+def _refuse_what_is_no_note(path: Path) -> None:
+    """What stands where a note will be is replaced by it: an old note, that is."""
+    if path.exists():
+        try:
+            Note.load(path)
+        except InputError:
+            why = f"would be noted in {path}, which is there and no note of a download"
+            raise SettingsError("--output", why, "choose another name") from None
 
 
 def _create(path: Path) -> BinaryIO:
@@ -352,6 +426,18 @@ def _packer(path: Path) -> Callable[[bytes], bytes]:
 
         return zstd.compress
     return bytes
+
+
+def _takes_more(buffer: BinaryIO) -> bool:
+    """Whether a piece can be written at once, as far as that can be told; waits a moment for it."""
+    if sys.platform == "win32":
+        return True
+    try:
+        poll = select.poll()
+        poll.register(buffer.fileno(), select.POLLOUT)
+        return any(what & select.POLLOUT for _, what in poll.poll(_LOOK_MS))
+    except (OSError, ValueError, AttributeError):
+        return True
 
 
 def _reader_left(buffer: BinaryIO) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +18,7 @@ from ctbatch.api.queries import LOOKUP_KINDS, Lookup
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection
-from ctbatch.cli.outputs import Sink, open_sink
+from ctbatch.cli.outputs import Sink, on_thread, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader, Reading, read_input, value_of
 from ctbatch.cli.wording import count
@@ -105,8 +104,8 @@ def _one(lookup: Lookup, sink: Sink) -> Work:
             # Not who: this may end in a log.
             streams.err(f"ctbatch: there is no profile with this {_WORDS[lookup.kind]}")
             return ExitCode.SOME_REFUSED
-        await asyncio.to_thread(sink.put, record + b"\n")
-        await asyncio.to_thread(sink.finish)
+        await on_thread(sink, sink.put, record + b"\n")
+        await on_thread(sink, sink.finish)
         return ExitCode.OK
 
     return work
@@ -117,13 +116,13 @@ def _many(lookups: list[Lookup], sink: Sink) -> Work:
         found = missing = refused = 0
         async with aclosing(client.look_up(lookups)) as results:
             async for result in results:
-                await asyncio.to_thread(sink.put, _row(result))
+                await on_thread(sink, sink.put, _row(result))
                 found += result.record is not None
                 refused += result.refusal is not None
                 missing += result.record is None and result.refusal is None
                 if sink.gone:
                     break
-        await asyncio.to_thread(sink.finish)
+        await on_thread(sink, sink.finish)
         said = f"ctbatch: {count(found)} found, {count(missing)} not found"
         if refused:
             said += f", {count(refused)} refused by the service"

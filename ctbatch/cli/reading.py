@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, BinaryIO, Final, TypeVar
 
 import typer
 
@@ -129,7 +129,7 @@ def value_of(option: str, given: str) -> str:
     if given != "-":
         return given
     try:
-        line = sys.stdin.buffer.readline().decode()
+        line = _stdin(option).readline().decode()
     except UnicodeDecodeError:
         raise SettingsError(option, "on standard input is not text (UTF-8)") from None
     value = line.removesuffix("\n").removesuffix("\r")
@@ -141,6 +141,12 @@ def value_of(option: str, given: str) -> str:
 def read_input(path: Path) -> bytes:
     """A whole file, or standard input for ``-``. May block; raises :class:`InputError`."""
     try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return _stdin(str(path)).read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror})") from None
+
+
+def _stdin(what: str) -> BinaryIO:
+    if sys.stdin is None:
+        raise InputError(what, "was to come from standard input, which is closed")
+    return sys.stdin.buffer

@@ -52,6 +52,8 @@ def ask_passphrase(path: Path) -> Secret | None:
         typed = getpass.getpass(f"Passphrase of {clean(str(path))}: ", stream=sys.stderr)
     except EOFError:
         return None
+    except UnicodeDecodeError:
+        raise SettingsError("the passphrase", "that was typed is not text (UTF-8)") from None
     return Secret(typed) if typed else None
 
 
@@ -78,6 +80,8 @@ def _text(option: str, path: Path, data: bytes) -> str:
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise SettingsError(option, f"{path} is empty")
+    if "\n" in text:
+        raise SettingsError(option, f"{path} has several lines", "leave the secret alone in it")
     return text
 
 

@@ -62,6 +62,7 @@ def to_pem(keyset: Keyset, passphrase: Secret | None = None) -> bytes:
 
     Raises:
         KeyKindError: the keyset has several keys, or no usable primary.
+        PassphraseError: the passphrase is longer than OpenSSL takes.
     """
     if len(keyset.keys) > 1:
         why = f"has {len(keyset.keys)} keys, and PEM holds one"
@@ -74,9 +75,14 @@ def to_pem(keyset: Keyset, passphrase: Secret | None = None) -> bytes:
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase is not None:
         encryption = serialization.BestAvailableEncryption(passphrase.reveal().encode())
-    return X25519PrivateKey.from_private_bytes(key.private).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-    )
+    private = X25519PrivateKey.from_private_bytes(key.private)
+    try:
+        return private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+    except ValueError:
+        why = "is too long to protect PEM with: it has over 1,023 bytes"
+        raise PassphraseError("the passphrase", why, "choose a shorter one") from None
 
 
 def _public(text: bytes, name: str) -> Keyset:

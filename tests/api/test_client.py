@@ -8,17 +8,21 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import orjson
 import pytest
 
+from ctbatch.api.asking import Asker
 from ctbatch.api.client import Client
+from ctbatch.api.cursors import Download
+from ctbatch.api.queries import Heard, Sense
 from ctbatch.api.wire import HPKE_MEDIA_TYPE
 from ctbatch.crypto.hpke import SealingKey
 from ctbatch.crypto.keyset import load_public
 from ctbatch.emulator.server import Emulator
 from ctbatch.emulator.state import Config
-from ctbatch.errors import ServiceRefused, ServiceUnavailable, SettingsError
+from ctbatch.errors import CursorRefused, ServiceRefused, ServiceUnavailable, SettingsError
 from ctbatch.models import State
 from tests.api.raw_server import RawServer, answer
 from tests.api.reading import ASK, client_of
@@ -56,6 +60,37 @@ async def test_a_page_that_is_none_ends_a_download_with_an_error(text: str) -> N
     async with answering(text) as client:
         with pytest.raises(ServiceRefused, match=r"/1/events\.json"):
             await anext(aiter(client.events(query=ASK)))
+
+
+class Round:
+    """Answers whose cursors come round again after the third page."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def ask(self, method: str, path: str, *, query: str, body: bytes | None = None) -> Heard:
+        """The next page."""
+        cursor = query.removeprefix("cursor=")
+        self.asked.append(cursor)
+        after = {"": "a", "a": "b", "b": "c", "c": "a"}[cursor]
+        records = [b'{"n":"%b"}' % cursor.encode()]
+        return Heard(
+            Sense.ANSWER, "200", members={"cursor": after, "next_cursor": after, "records": records}
+        )
+
+
+async def test_cursors_that_go_round_end_a_download_with_an_error() -> None:
+    """Each page is handed over once, however long the way round is."""
+    service, found = Round(), list[bytes]()
+
+    async def read() -> None:
+        async for record in Download(cast("Asker", service), "/1/events.json"):
+            found.append(record)
+
+    with pytest.raises(CursorRefused, match="followed before"):
+        await read()
+    assert found == [b'{"n":"a"}', b'{"n":"b"}', b'{"n":"c"}']
+    assert service.asked == ["", "a", "b", "c"]
 
 
 async def test_an_answer_that_says_nothing_is_asked_for_again() -> None:

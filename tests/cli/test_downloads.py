@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import io
 import os
@@ -12,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -294,6 +296,14 @@ def test_profiles_come_by_a_query_file(
         ([*EVENTS, "--query", "no/such/file"], "no/such/file"),
         ([*EVENTS, "-o", "no/such/directory/e"], "cannot be made"),
         (["profiles"], "--query"),
+        ([*EVENTS, "-o", "e.cursor"], "--output: e.cursor would be taken for the note"),
+        ([*EVENTS, "-o", ""], "--output: names no file"),
+        (["events", "--continue", "-"], "--continue: names no file"),
+        (["events", "--continue", ""], "--continue: names no file"),
+        (["events", "--continue", "/"], "--continue: names no file"),
+        (["events", "--continue", ".cursor"], "--continue: names no file"),
+        (["events", "\udcff", *EVENTS[2:]], "NAME: is not text"),
+        ([*EVENTS, "--hpke-info", "\udcff"], "--hpke-info: is not text"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(
@@ -357,6 +367,30 @@ def test_a_signal_ends_it_and_says_how_to_go_on(service: Service, tmp_path: Path
 
 
 @POSIX
+@pytest.mark.parametrize("command", [EVENTS, ["call", "POST", "/1/long.json", "--data", "body"]])
+def test_a_reader_who_pauses_keeps_no_signal_waiting(
+    service: Service, tmp_path: Path, command: list[str]
+) -> None:
+    """Of a pipe that is full and that nobody reads; what comes to it otherwise is whole."""
+    (tmp_path / "body").write_bytes(orjson.dumps({"long": "x" * 200_000}))
+    service.fill(900)
+    command = [part if part != "3" else "900" for part in command]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ctbatch", *command, "--log-level", "debug"],
+        cwd=tmp_path,
+        env={**os.environ, **service.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        while fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4)) != b"\0\x10\0\0":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+@POSIX
 def test_a_reader_who_left_ends_the_download(service: Service) -> None:
     """Nobody wants the rest: no error, and no more pages are asked for."""
     with subprocess.Popen(
@@ -387,6 +421,31 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert caught.value.exit_code == 4
     sink.close()
     assert Note.load(note_path(tmp_path / "e")).bytes == 3
+
+
+@POSIX
+def test_a_disk_that_stays_full_is_told_once(tmp_path: Path) -> None:
+    """What is left in a buffer does not make closing fail over what was told."""
+    sink = OutputFile(tmp_path / "e", note=NOTE)
+    sink.put(b"{}\n")
+    kept, sink._file = sink._file, open("/dev/full", "wb")  # noqa: PTH123, SIM115  # closed by it
+    kept.close()
+    with pytest.raises(OutputBroke, match="No space left"):
+        sink.put(b"{}\n")
+    sink.close()
+
+
+@POSIX
+def test_what_is_no_note_is_not_replaced_by_one(tmp_path: Path) -> None:
+    """A file of the user's may have the name that the note would have; an old note may stand."""
+    theirs = tmp_path / "e.cursor"
+    theirs.write_bytes(b"mine\n")
+    with pytest.raises(SettingsError, match="is there and no note of a download"):
+        OutputFile(tmp_path / "e", note=NOTE)
+    assert theirs.read_bytes() == b"mine\n"
+    assert not (tmp_path / "e").exists()
+    NOTE.save(theirs)
+    OutputFile(tmp_path / "e", note=NOTE).close()
 
 
 @POSIX

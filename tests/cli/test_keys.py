@@ -294,6 +294,10 @@ def test_convert_refuses_what_would_lose_something(
         code, _, err = _run(capsys, "convert", *args)
         assert code == 2
         assert why in err
+    for words, why in ((b"one\ntwo\n", "has several lines"), (b"x" * 2000, "over 1,023 bytes")):
+        lock = ("--out-passphrase-file", _file(tmp_path / "words", words))
+        code, _, err = _run(capsys, "convert", private, "--to", "pem", *out, *lock)
+        assert (code, why in err) == (2, True)
     assert main(["keys", "rotate", str(private)]) == 0
     code, _, err = _run(capsys, "convert", private, "--to", "pem", *out)
     assert code == 2

@@ -168,6 +168,28 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert not out
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["profile", "--identity", "-"],
+        ["profile", "--from-file", "-"],
+        ["call", "POST", "/1/x", "--data", "-"],
+        ["call", "GET", "/1/x", "--query", "a=-"],
+        ["profiles", "--query", "-"],
+    ],
+)
+def test_standard_input_may_be_closed(
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    args: list[str],
+) -> None:
+    """``<&-``: said in one line."""
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(args) == 2
+    assert "standard input, which is closed" in capsys.readouterr().err
+
+
 def test_any_endpoint_can_be_called(
     service: Service,
     tmp_path: Path,
