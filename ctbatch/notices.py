@@ -52,8 +52,8 @@ class Live:
     ``most_lines`` are to be read. ``throttled`` counts 429s, ``failed`` the attempts with neither
     these nor an answer that something was accepted. ``spent_s`` is where the time of batches went
     so far, by kind (its keys never change); ``slots_s`` the seconds slots are counted for, and the
-    sums of those made use of and of those open; ``core_s`` what the event loop's thread used of its
-    core, ``cpu_s`` that without sealing.
+    sums of those made use of and of those open; ``cpu_s`` what the event loop's thread used of its
+    core, without sealing and with it, and how long it waited for one.
     """
 
     phase: Phase = Phase.CANARY
@@ -77,8 +77,7 @@ class Live:
     concurrency: int = 0
     spent_s: Mapping[str, float] = field(default_factory=dict)
     slots_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    cpu_s: float = 0.0
-    core_s: float = 0.0
+    cpu_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def settled(self) -> int:

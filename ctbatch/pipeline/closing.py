@@ -133,6 +133,7 @@ def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:
             failed_before=any(map(is_failure, attempts.by_result)),
             loop_cpu=rates.loop_cpu,
             core=measured.core,
+            starved=measured.starved,
         )
     )
 

@@ -15,7 +15,6 @@ Opening and closing a run is not done here (:mod:`~ctbatch.pipeline.runs`).
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -25,13 +24,14 @@ from ctbatch.notices import Phase
 from ctbatch.pipeline.delivery import Delivery
 from ctbatch.pipeline.ledger.accounts import Recorded
 from ctbatch.pipeline.places import Places
+from ctbatch.pipeline.processor import Processor
 from ctbatch.pipeline.source.reader import Reader
 from ctbatch.pipeline.stages import Stages
 
 __all__ = ["Flow"]
 
 CPU_EVERY_S = 0.2
-"""Between two looks at a thread's CPU clock: it can take a fraction of a millisecond, each time."""
+"""Between two looks at the thread's clocks: each can take a fraction of a millisecond."""
 
 
 class Flow:
@@ -54,7 +54,7 @@ class Flow:
         self._drain_s = drain_s
         self._make = make
         self._deliveries: dict[asyncio.Task[None], Delivery] = {}
-        self._cpu_s = time.thread_time()
+        self._processor = Processor()
         self._look_at = 0.0
 
     async def run(self) -> None:
@@ -68,9 +68,7 @@ class Flow:
         self._look_at = 0.0
         self._show()
         live = self._stages.tally.live
-        self._stages.measured.used(
-            live.slots_s, live.cpu_s, live.core_s, concurrency=live.concurrency
-        )
+        self._stages.measured.used(live.slots_s, live.cpu_s, concurrency=live.concurrency)
         if broken is not None:
             self._stages.stop.fail(broken)
 
@@ -123,8 +121,9 @@ class Flow:
         live.in_progress, live.limit = self._places.held, stages.slots.limit
         if (now := stages.clock()) >= self._look_at:
             live.slots_s = stages.slots.usage
-            live.core_s, self._look_at = time.thread_time() - self._cpu_s, now + CPU_EVERY_S
-            live.cpu_s = max(0.0, live.core_s - stages.sealer.here_s)
+            self._look_at, used_s = now + CPU_EVERY_S, self._processor.used_s
+            sending_s = max(0.0, used_s - stages.sealer.here_s)
+            live.cpu_s = sending_s, used_s, self._processor.waited_s
         if not stages.stop.draining:
             live.phase = stages.breaker.phase
 

@@ -131,6 +131,12 @@ def usage(
             "bound by this machine: the core that sends was busy 97 % of the time; a faster one"
             " would help",
         ),
+        (
+            replace(usage(0.87, on_the_wire=130), loop_cpu=0.05, core=0.1, starved=0.85),
+            Cause.CPU,
+            "bound by this machine: for 85 % of the time it had no processor for ctbatch; more of"
+            " it would help",
+        ),
     ],
 )
 def test_the_narrowest_place_is_named(seen: Usage, cause: Cause, text: str) -> None:

@@ -68,7 +68,7 @@ def test_sums_are_summed_and_the_peak_stays_the_peak() -> None:
         part.add_time("on_the_wire", 10)
         part.add_time("reading", 0.5)
         part.batch(2.0 * flying)
-        part.used((4.0, 30.0, 40.0), 1.0, 4.0, concurrency=flying)
+        part.used((4.0, 30.0, 40.0), (1.0, 4.0, 2.0), concurrency=flying)
         part.ran(5, 500)
     one.merge(Measurements.decode(two.encode()))
     assert one.attempts().retries == one.attempts().late_possible == one.isolated_batches == 2
@@ -80,6 +80,7 @@ def test_sums_are_summed_and_the_peak_stays_the_peak() -> None:
     assert (rates.mean_in_flight, rates.peak_in_flight) == (2.0, 15)
     assert (rates.slots_full, rates.mean_limit, rates.loop_cpu) == (0.75, 10.0, 0.2)
     assert one.core == 0.8
+    assert one.starved == 0.4
     assert one.concurrency == 9
     assert one.batch_latency_ms().max == 30_000
 

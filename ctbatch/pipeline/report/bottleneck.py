@@ -33,6 +33,11 @@ SHARED = 0.75
 """The same where it seals as well: on a machine that others use too it gets no more than that, and
 what batches then wait for (the ledger's thread has no turn either) is not what they wait for."""
 
+STARVED = 0.3
+"""An event loop that is ready and not let run for so much of the time finds replies late: what
+looks like a slow service, or like full slots, is its waiting. (Runs with all of two cores, the
+sink on them too, were at 0.03 to 0.2.)"""
+
 IDLE = 0.5
 """With nothing to take for so much of the time, the input decides."""
 
@@ -76,7 +81,8 @@ class Usage:
     ``spent_s``: the time of all batches by the fields of
     :class:`~ctbatch.pipeline.report.measurements.TimeS`; ``slots_full``: the share of slots made
     use of, ``mean_limit``: how many there were on average; ``loop_cpu``: the event loop's share of
-    a core, for other things than sealing, ``core`` for these and for sealing; ``attempts``, of
+    a core, for other things than sealing, ``core`` for these and for sealing, ``starved`` the share
+    of the time for which it was not let have one; ``attempts``, of
     which ``throttled`` were answered 429; ``throttled_before`` and ``failed_before``: whether any
     was, or failed, up to the end of these seconds.
     """
@@ -92,6 +98,7 @@ class Usage:
     failed_before: bool = False
     loop_cpu: float = 0.0
     core: float = 0.0
+    starved: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +108,7 @@ class Mark:
     now_s: float
     spent_s: Mapping[str, float]
     slots_s: tuple[float, float, float]
-    cpu_s: float
-    core_s: float
+    cpu_s: tuple[float, float, float]
     attempts: int
     throttled: int
     failed: int
@@ -111,7 +117,7 @@ class Mark:
     @classmethod
     def of(cls, now_s: float, live: Live) -> Mark:
         """The moment now."""
-        used = dict(live.spent_s), live.slots_s, live.cpu_s, live.core_s
+        used = dict(live.spent_s), live.slots_s, live.cpu_s
         return cls(now_s, *used, live.attempts, live.throttled, live.failed, live.concurrency)
 
     def since(self, before: Mark) -> Usage:
@@ -119,6 +125,8 @@ class Mark:
         elapsed_s = self.now_s - before.now_s
         pairs = zip(self.slots_s, before.slots_s, strict=True)
         counted_s, taken_s, open_s = (now - then for now, then in pairs)
+        pairs = zip(self.cpu_s, before.cpu_s, strict=True)
+        loop_s, core_s, waited_s = (now - then for now, then in pairs)
         return Usage(
             elapsed_s=elapsed_s,
             spent_s={kind: s - before.spent_s[kind] for kind, s in self.spent_s.items()},
@@ -129,8 +137,9 @@ class Mark:
             throttled=self.throttled - before.throttled,
             throttled_before=self.throttled > 0,
             failed_before=self.failed > 0,
-            loop_cpu=(self.cpu_s - before.cpu_s) / elapsed_s if elapsed_s > 0 else 0.0,
-            core=(self.core_s - before.core_s) / elapsed_s if elapsed_s > 0 else 0.0,
+            loop_cpu=loop_s / elapsed_s if elapsed_s > 0 else 0.0,
+            core=core_s / elapsed_s if elapsed_s > 0 else 0.0,
+            starved=waited_s / elapsed_s if elapsed_s > 0 else 0.0,
         )
 
 
@@ -143,19 +152,29 @@ def bound_by(usage: Usage, short_s: float = SHORT_S) -> Bottleneck | None:
     if usage.elapsed_s < short_s:
         why = f"over in {usage.elapsed_s:.1f} s, too soon for anything else to matter"
         return Bottleneck(Cause.INPUT, f"bound by the size of the input: {why}")
-    if usage.loop_cpu >= BUSY:
-        busy = f"the core that sends was busy {_percent(usage.loop_cpu)} of the time"
-        return Bottleneck(Cause.CPU, f"bound by this machine: {busy}; a faster one would help")
+    if (lack := _why_slow(usage)) is not None:
+        return Bottleneck(Cause.CPU, f"bound by this machine: {lack}")
     if usage.slots_full >= FULL:
         return _full(usage)
-    if _starved(usage):
+    if _lacks_input(usage):
         share = _percent(usage.spent_s["reading"] / usage.elapsed_s)
         why = f"{share} of the time nothing was there to be sent"
         return Bottleneck(Cause.READING, f"bound by reading the input: {why}")
     return _queued(usage)
 
 
-def _starved(usage: Usage) -> bool:
+def _why_slow(usage: Usage) -> str | None:
+    """What this machine lacks for replies to be read as they come, if anything."""
+    if usage.loop_cpu >= BUSY:
+        busy = f"the core that sends was busy {_percent(usage.loop_cpu)} of the time"
+        return f"{busy}; a faster one would help"
+    if usage.starved >= STARVED:
+        share = _percent(usage.starved)
+        return f"for {share} of the time it had no processor for ctbatch; more of it would help"
+    return None
+
+
+def _lacks_input(usage: Usage) -> bool:
     """Whether the input comes too slowly: it is waited for, and nothing that came waits to be
     sealed. Behind a full sealer a reader may be late without any harm.
     """

@@ -104,7 +104,7 @@ class Measurements:
         """Seconds by kind, so far; the keys never change."""
         self._sums: Counter[str] = Counter()
         self._slots_s = self._taken_s = self._open_s = self._wanted_s = 0.0
-        self._cpu_s = self._core_s = 0.0
+        self._cpu_s = self._core_s = self._starved_s = 0.0
         self._peak_in_flight = 0
         self._opened_with: set[int] = set()
         self._warnings: dict[str, tuple[int, int, int]] = {}
@@ -161,21 +161,23 @@ class Measurements:
     def used(
         self,
         slots_s: tuple[float, float, float],
-        cpu_s: float,
-        core_s: float,
+        cpu_s: tuple[float, float, float],
         *,
         concurrency: float,
     ) -> None:
-        """What the slots came to (:attr:`ctbatch.api.limiter.Slots.usage`), and the event loop's
-        CPU, without and with what it sealed; ``concurrency`` slots were asked for.
+        """What the slots came to (:attr:`ctbatch.api.limiter.Slots.usage`), of which
+        ``concurrency`` were asked for, and the event loop's CPU: without and with what it sealed,
+        and what it had to wait for.
         """
         counted_s, taken_s, open_s = slots_s
         self._wanted_s += counted_s * concurrency
         self._slots_s += counted_s
         self._taken_s += taken_s
         self._open_s += open_s
-        self._cpu_s += cpu_s
-        self._core_s += core_s
+        sending_s, used_s, waited_s = cpu_s
+        self._cpu_s += sending_s
+        self._core_s += used_s
+        self._starved_s += waited_s
 
     def ran(self, seconds: float, lines: int) -> None:
         """The process worked on the run for so long, and settled so many lines."""
@@ -186,6 +188,11 @@ class Measurements:
     def core(self) -> float:
         """The share of its core that the event loop used, sealing included."""
         return _ratio(self._core_s, self._elapsed_s, 3)
+
+    @property
+    def starved(self) -> float:
+        """The share of the time for which it was ready to run and was not let."""
+        return _ratio(self._starved_s, self._elapsed_s, 3)
 
     @property
     def concurrency(self) -> float:
@@ -259,7 +266,8 @@ class Measurements:
             self.spent_s[kind] += seconds
         self._sums += other._sums
         slots_s = other._slots_s, other._taken_s, other._open_s
-        self.used(slots_s, other._cpu_s, other._core_s, concurrency=other.concurrency)
+        cpu_s = other._cpu_s, other._core_s, other._starved_s
+        self.used(slots_s, cpu_s, concurrency=other.concurrency)
         self._peak_in_flight = max(self._peak_in_flight, other._peak_in_flight)
         self._opened_with |= other._opened_with
         for text, count, source, line in other.warnings:
@@ -276,7 +284,7 @@ class Measurements:
                 "spent_s": self.spent_s,
                 "sums": self._sums,
                 "slots_s": [self._slots_s, self._taken_s, self._open_s, self._wanted_s],
-                "cpu_s": [self._cpu_s, self._core_s],
+                "cpu_s": [self._cpu_s, self._core_s, self._starved_s],
                 "peak_in_flight": self._peak_in_flight,
                 "opened_with": sorted(self._opened_with),
                 "warnings": self.warnings,
@@ -295,7 +303,7 @@ class Measurements:
         self.spent_s.update(raw["spent_s"])
         self._sums.update(raw["sums"])
         self._slots_s, self._taken_s, self._open_s, self._wanted_s = raw["slots_s"]
-        self._cpu_s, self._core_s = raw["cpu_s"]
+        self._cpu_s, self._core_s, self._starved_s = raw["cpu_s"]
         self._peak_in_flight = raw["peak_in_flight"]
         self._opened_with.update(raw["opened_with"])
         self._warnings = {text: (n, source, line) for text, n, source, line in raw["warnings"]}

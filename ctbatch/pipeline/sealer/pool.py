@@ -203,7 +203,7 @@ class Sealer:
         self._pressure = pressure or Pressure(time.perf_counter(), time.process_time())
         self._growing: asyncio.Task[None] | None = None
         self.here_s = 0.0
-        """How long batches were checked and sealed in this process, in seconds."""
+        """CPU time for checking and sealing batches in this process, in seconds."""
 
     def _place(self, seat: _Seat) -> None:
         self._seats.append(seat)
