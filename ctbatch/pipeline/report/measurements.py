@@ -5,7 +5,8 @@ their sum. Sums stay sums, the peak stays the highest, and latencies are merged 
 that percentiles are those of one uninterrupted run.
 
 Every second of a batch, from the moment it was read to the moment it is settled, is attributed to
-exactly one kind of :class:`TimeS`, by its :class:`Stopwatch`.
+exactly one kind of :class:`TimeS`, by its :class:`Stopwatch`. (Of a batch that was cancelled, what
+it waited for just then is missing.)
 
 Two latencies, because of *coordinated omission*: we send the next request when a slot comes free,
 so a service that stalls for a second is asked less often during that second, and latencies per
