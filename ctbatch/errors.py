@@ -352,7 +352,8 @@ class TooManyRefused(StoppedEarly):
         return (
             f"{self.refused:,} of the first {self.lines:,} lines were refused or invalid, more "
             f"than --max-refused {self.limit_percent:g}% allows. "
-            "A wrong column mapping is the usual cause: see the reasons in the report."
+            "A wrong column mapping is the usual cause: see the reasons in the report. To go on "
+            "all the same, resume with a larger --max-refused."
         )
 
 

@@ -38,7 +38,8 @@ from yarl import URL
 from ctbatch import __version__
 from ctbatch.api.breakage import Attempt, Stage, redirected
 from ctbatch.api.pool import TRIP, Broke, Pool, Trip, once, tls_context
-from ctbatch.errors import CtbatchError, SettingsError
+from ctbatch.api.wire import stands
+from ctbatch.errors import CtbatchError, SettingsError, TransportError
 from ctbatch.settings import Endpoint
 
 __all__ = ["Reply", "Statistics", "Transport"]
@@ -59,6 +60,9 @@ LAST_BYTES = 1024
 REPLY_FACTOR = 4
 REPLY_EXTRA_BYTES = 1 << 20
 """A reply may echo every record, altered, with an error text: design, "Transport"."""
+
+WORDS_S = 5.0
+"""How long the body of a refusal is waited for: what it says is known without."""
 
 KEPT_HEADERS = ("Content-Encoding", "Content-Type", "Date", "Retry-After")
 """All that anybody here reads; the rest of a reply's head is dropped at once."""
@@ -249,13 +253,24 @@ class Transport:
         if status < 200:
             raise trip.broken("malformed_http", f"{trip.host} switched protocols unasked")
         bound = REPLY_FACTOR * sent + self._reply_extra_bytes
-        if (response.content_length or 0) > bound:
-            raise _oversized(trip, bound)
-        content = await _bounded(trip, response.content, bound)
-        # Other refusals stand, whatever had arrived by then.
-        if not trip.handed_over and (status < 300 or _leaves_open(status)):
+        if stands(status, retry_after=response.headers.get("Retry-After")):
+            return await self._words(trip, response, bound)
+        content = await _bounded(trip, response, bound)
+        if not trip.handed_over:
             raise trip.broken("early_reply", f"{trip.host} answered before it had the request")
         return content
+
+    async def _words(self, trip: Trip, response: aiohttp.ClientResponse, bound: int) -> bytes:
+        """The body of a refusal, which stands whatever had arrived by then, and without a body, if
+        that breaks off, does not come or does not end.
+        """
+        left_s = trip.started + self._timeout_s - perf_counter()
+        try:
+            async with asyncio.timeout(min(WORDS_S, 0.8 * max(0.0, left_s))):
+                return await _bounded(trip, response, bound)
+        except (aiohttp.ClientError, OSError, TransportError):
+            trip.abort()
+            return b""
 
 
 class _Body(Payload):
@@ -296,11 +311,6 @@ class _Body(Payload):
         await writer.write(self._data[end:])
 
 
-def _leaves_open(status: int) -> bool:
-    """Whether an answer would leave open what became of a whole request."""
-    return status == 408 or (status >= 500 and status != 503)
-
-
 def _host_of(location: str | None) -> str | None:
     """The host in a ``Location``, if it is one; nothing else of it may be shown."""
     try:
@@ -310,8 +320,11 @@ def _host_of(location: str | None) -> str | None:
     return host if _HOST.fullmatch(host) else None
 
 
-async def _bounded(trip: Trip, content: aiohttp.StreamReader, bound: int) -> bytes:
+async def _bounded(trip: Trip, response: aiohttp.ClientResponse, bound: int) -> bytes:
     """Take the body while it is within bounds and the connection lives."""
+    if (response.content_length or 0) > bound:
+        raise _oversized(trip, bound)
+    content = response.content
 
     def gone(_: object) -> None:
         # A chunk that cannot be parsed after the head has been: aiohttp (3.14.5) closes the

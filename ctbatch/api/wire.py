@@ -42,6 +42,7 @@ __all__ = [
     "identity_of",
     "judge",
     "map_entries",
+    "stands",
 ]
 
 UPLOAD_PATH = "/1/upload"
@@ -183,6 +184,15 @@ def _by_status(status: int, body: Json, retry_after: str | None) -> Meaning:
     if status < 400:  # a redirect, or no answer at all: never followed
         return Meaning.FATAL
     return Meaning.REFUSED if status < 500 else Meaning.AMBIGUOUS
+
+
+def stands(status: int, *, retry_after: str | None) -> bool:
+    """Whether a status says by itself, whatever body was to come with it, that nothing was acted
+    on.
+    """
+    if 200 <= status < 300:
+        return False
+    return _by_status(status, None, retry_after) is not Meaning.AMBIGUOUS
 
 
 def _by_code(code: int | None) -> Meaning:

@@ -236,6 +236,8 @@ class Batcher:
         if not self._queue or (self._swallowing and not self._swallow()):
             return False
         block, room = self._queue.popleft(), self._edge - self._position
+        if room < 0:  # a BOM is longer than all that a recorded span holds
+            raise SpanMismatch(self._first_line)
         if len(block) > room:
             self._queue.appendleft(block[room:])
             block = block[:room]

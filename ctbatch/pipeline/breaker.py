@@ -75,6 +75,8 @@ class Breaker:
         self._isolations = 0
         self._presumed = False
         self.phase = Phase.CANARY
+        self.resumed = False
+        """Whether an earlier process sent of this run, perhaps into an outage that goes on."""
         self.accepted = 0
         """Requests accepted so far."""
         self.next_probe_at = 0.0
@@ -209,17 +211,25 @@ class Turnstile:
         if breaker.phase is Phase.CANARY and self._canary not in {None, seq}:
             return 0
         if not breaker.in_outage:
-            inside = len(self._inside - {seq})
-            if safe or not breaker.failures or inside + breaker.failures < self._concurrency:
-                return records
-            if inside:  # one of these may be believed
-                return 0
+            number = self._allowed_in_fair_weather(seq, safe=safe, records=records)
+            if number is not None:
+                return number
         if self._probing not in {None, seq} or self._clock() < breaker.next_probe_at:
             return 0
         if safe:
             return records
         # Safe batches go first, but nobody may go in the place of the canary.
         return 0 if any(self._waiting.values()) and not self.is_canary(seq) else 1
+
+    def _allowed_in_fair_weather(self, seq: int, *, safe: bool, records: int) -> int | None:
+        """The same where nothing says that there is an outage; ``None``: unless one begins."""
+        breaker = self._breaker
+        if breaker.phase is Phase.CANARY and breaker.resumed and not safe:
+            return 1  # or each resume would cost another batch of such records
+        inside = len(self._inside - {seq})
+        if safe or not breaker.failures or inside + breaker.failures < self._concurrency:
+            return records
+        return 0 if inside else None  # one of these may be believed
 
     async def wait(self, seq: int, *, safe: bool, records: int) -> None:
         """Wait until records of a piece may go out."""

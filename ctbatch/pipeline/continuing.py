@@ -32,8 +32,9 @@ __all__ = [
 class Continuation:
     """Where a run goes on.
 
-    ``rows`` are the sources as they are now; ``unfinished`` the recorded spans to deliver;
-    ``spans`` all recorded spans by source; ``verify`` the sources whose digests have to decide.
+    ``rows`` are the sources as they are now, with their lines where these were counted and none has
+    changed; ``unfinished`` the recorded spans to deliver; ``spans`` all recorded spans by source;
+    ``verify`` the sources whose digests have to decide.
     """
 
     rows: list[SourceRow]
@@ -64,7 +65,10 @@ def continue_from(
         spans[index] = [RecordedSpan(item.span, item.done, item.digest) for item in recorded]
         if recorded and _changed(row, spec):
             verify.add(index)
-        now.append(SourceRow(spec.path, spec.size, spec.mtime_ns, spec.fingerprint))
+        found = SourceRow(spec.path, spec.size, spec.mtime_ns, spec.fingerprint)
+        same = spec.size is not None and (row.size, row.mtime_ns) == (spec.size, spec.mtime_ns)
+        counted = same and row.ended
+        now.append(replace(found, total=row.total, ended=True) if counted else found)
     return Continuation(now, unfinished, spans, frozenset(verify))
 
 

@@ -157,7 +157,7 @@ class _Execution:
         self._backoff = backoff
         self._mode = mode_in(public_settings(settings))
         self._measured = Measurements()
-        self._void = False
+        self._void = self._unverified = False
         sizes = [spec.size for spec in specs]
         total = None if None in sizes else sum(size or 0 for size in sizes)
         self._live = Live(
@@ -278,10 +278,13 @@ class _Execution:
         drain_s = settings.delivery.drain_s
         async with reader:
             stages = equipment.stages(ledger)
+            stages.breaker.resumed = bool(start.spans)
             flow = Flow(reader, places, stages, start.unfinished, drain_s=drain_s, make=make)
             await flow.run()
             stages.turns.close()
             rows = await self._final_rows(reader, start.rows)
+            read = reader.statistics()
+            self._unverified = any(not read[index].ended for index in start.verify)
         problem = self._stop.reason
         if isinstance(problem, UsageError) and not start.spans and not self._live.lines_read:
             self._void = True  # the first words of a pipe showed that it is no input
@@ -310,6 +313,8 @@ class _Execution:
                     count_rest, spec, seen.bytes, seen.lines, deadline, left
                 )
                 total, ended = (total, False) if counted is None else (counted, True)
+            if not ended and row.ended:  # by an earlier process; what changed since is refused
+                total, ended = max(total, row.total), True
             if left is not None:
                 left = max(0, left - total)
             final.append(
@@ -352,6 +357,7 @@ class _Execution:
             problem = InputChanged(str(problem))
         unbalanced = balanced(drawn)
         settled = drawn.lines.unsent == 0 and drawn.counted_to_end and in_order
+        settled = settled and not self._unverified
         state, exit_code = ending(unbalanced or problem, settled=settled)
         if exit_code is None:
             problem, exit_code = None, drawn.worst_exit

@@ -349,7 +349,7 @@ async def test_an_early_success_is_not_believed() -> None:
     assert caught.value.result == "early_reply"
 
 
-@pytest.mark.parametrize("status", [408, 500, 502, 504])
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
 async def test_an_early_failure_that_leaves_things_open_does_not(status: int) -> None:
     """What had not arrived cannot have been opened, whatever a gateway makes of it."""
 

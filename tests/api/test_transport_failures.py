@@ -240,6 +240,60 @@ async def test_a_chunk_that_goes_bad_later_is_lost() -> None:
     assert is_lost(await fails(script), "malformed_http")
 
 
+STANDING = (400, 401, 403, 404, 413, 429)
+BROKEN_BODIES = {
+    "too short": b"Content-Length: 9\r\n\r\nhi",
+    "none": b"Content-Length: 9\r\n\r\n",
+    "half a chunk": b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "too long": b"Content-Length: 99999999\r\n\r\nhi",
+}
+
+
+@pytest.mark.parametrize("status", STANDING)
+@pytest.mark.parametrize("body", BROKEN_BODIES.values(), ids=BROKEN_BODIES)
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_refusal_stands_without_its_words(status: int, body: bytes, *, reset: bool) -> None:
+    """Its status says that nothing was acted on; a body that breaks off takes nothing from it."""
+
+    async def script(talk: Talk) -> None:
+        await taken(talk, b"HTTP/1.1 %d Oh\r\nRetry-After: 7\r\n%b" % (status, body))
+        if reset:
+            talk.reset()
+
+    async with RawServer(script) as server, to(server) as transport:
+        reply = await upload(transport)
+        assert (reply.status, reply.body, reply.headers["retry-after"]) == (status, b"", "7")
+        await upload(transport)
+        assert transport.statistics().connections == 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_words_of_a_refusal_are_not_waited_for_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """They stall: a part of the time that is left, and no longer than some seconds."""
+    monkeypatch.setattr("ctbatch.api.transport.WORDS_S", 0.05)
+
+    async def script(talk: Talk) -> None:
+        await taken(
+            talk, b"HTTP/1.1 %d Oh\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nhi" % status
+        )
+        await talk.hold()
+
+    async with RawServer(script) as server, to(server) as transport:
+        assert (await upload(transport)).status == status
+
+
+@pytest.mark.parametrize("head", [b"503 Oh", b"500 Oh", b"408 Oh", b"502 Oh"])
+async def test_what_leaves_things_open_is_lost_without_its_body(head: bytes) -> None:
+    """It may have been acted on: the body may say so."""
+
+    async def script(talk: Talk) -> None:
+        await taken(talk, b"HTTP/1.1 %b\r\nContent-Length: 9\r\n\r\nhi" % head)
+
+    assert is_lost(await fails(script), "truncated")
+
+
 async def test_a_second_reply_in_one_breath_closes_the_connection() -> None:
     """Bytes beyond Content-Length are never the reply of the next request."""
     async with RawServer(answer(OK + OK)) as server, to(server) as transport:

@@ -217,6 +217,24 @@ def test_a_pattern_that_matches_more_now_stands_for_what_it_stood_for(
     assert ended.report["lines"]["processed"] == 40
 
 
+def test_resuming_again_and_again_in_an_outage_costs_a_record_each_time(
+    desk: Desk, service: Service
+) -> None:
+    """Of those that may not count twice; as many as a supervisor restarts it."""
+    users = desk.write("users.ndjson", *(counter(n) for n in range(200)))
+    service.configure(faults=["500=after-2"])
+    args = ("--batch-size", 20, "--concurrency", 1, "--give-up-after", 0)
+    assert desk.ctbatch("run", users, "--run-dir", "run", *args).code == 4
+    before = desk.run.report["lines"]["unknown"]
+    assert before >= 20
+    for _ in range(2):
+        assert desk.ctbatch("resume", "run").code == 4
+    assert before < desk.run.report["lines"]["unknown"] <= before + 6
+    service.configure(faults=[])
+    assert desk.ctbatch("resume", "run").code == 3
+    assert desk.run.report["lines"]["unsent"] == 0
+
+
 def test_a_change_that_was_refused_can_be_undone(desk: Desk, service: Service) -> None:
     """The run knows its input as it was, not as it was when it was refused."""
     lines = profiles(60)

@@ -234,6 +234,20 @@ def test_an_input_that_changed_does_not_fit(text: bytes, line: int) -> None:
     assert caught.value.line == line
 
 
+@pytest.mark.parametrize("before", [b"\n", b"x", b"\xef\xbb"])
+@pytest.mark.parametrize("step", [1, 100])
+def test_a_bom_that_is_longer_than_what_was_recorded_does_not_fit(before: bytes, step: int) -> None:
+    """It belongs to no line, and there is nothing left of the span behind it."""
+    recorded = [RecordedSpan(Span(0, 1, 1, 0, len(before)), skip=True)]
+    text = BOM + b"a\n" * 50
+    with pytest.raises(SpanMismatch) as caught:
+        cut_all(
+            Batcher(0, Batching(), recorded=recorded),
+            [text[at : at + step] for at in range(0, len(text), step)],
+        )
+    assert caught.value.line == 1
+
+
 def test_recorded_spans_that_contradict_the_lines_before_do_not_fit() -> None:
     """A gap must have exactly as many lines as the spans around it say."""
     for skip in (True, False):

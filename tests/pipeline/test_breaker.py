@@ -97,6 +97,18 @@ def test_a_reservation_holds_the_place_of_the_canary() -> None:
     assert weather.turnstile.is_canary(3)
 
 
+def test_a_resume_does_not_begin_with_a_batch_that_may_not_count_twice() -> None:
+    """The outage that ended the run may go on, and each resume would cost another batch."""
+    weather = Weather()
+    weather.breaker.resumed = True
+    assert (weather.allowed(0, safe=False), weather.allowed(0)) == (1, 10)
+    assert weather.enter(0, safe=False, records=1)
+    assert not weather.enter(1)
+    weather.breaker.believed()
+    weather.turnstile.exit(0)
+    assert weather.allowed(0, safe=False) == 10
+
+
 def test_an_outage_from_the_start_does_not_burn_the_file() -> None:
     """Canaries with unsafe records end unknown one after the other: from the third failure on they
     are cut to one record, spaced by back-off.

@@ -7,9 +7,10 @@ import gzip
 import io
 import os
 import random
+import socket
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "missing.ndjson")
     assert "Not a directory" in refusal(file / "below")
     assert "is a directory" in refusal(tmp_path)
+    with closing(socket.socket(socket.AF_UNIX)) as made:
+        made.bind(str(tmp_path / "socket"))
+    assert "is a socket" in refusal(tmp_path / "socket")
     assert "matches no file" in refusal(tmp_path / "*.nothing")
     assert "symbolic links" in refusal(tmp_path / "loop")
     for name in ("", "a\0b", "/dev/fd/987", "/dev/fd/9999999999", f"/dev/fd/{'9' * 5000}"):

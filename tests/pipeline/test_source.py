@@ -214,6 +214,7 @@ def test_archives_may_come_in_any_pieces(data: st.DataObject) -> None:
         (b"\x1f\x8b\x08\x08" + b"n" * (2 << 20), "header does not end"),
         (zstd.compress(profiles(90_000))[:-9], "cut short"),
         (zstd.compress(profiles(2000)) + b"garbage", "follows the end"),
+        (zstd.compress(profiles(2000)) + b"\x1f\x8b\x08" + b"\0" * 5000, "follows the end"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 30, "corrupt"),
     ],
 )

@@ -94,6 +94,8 @@ def _inspect(path: str, status: os.stat_result) -> SourceSpec:
         raise InputError(path, "is a directory", remedy)
     if fd_of(path) is not None:
         return SourceSpec(path, Kind.PIPE)
+    if stat.S_ISSOCK(status.st_mode):
+        raise InputError(path, "is a socket, which cannot be opened as a file")
     if not stat.S_ISREG(status.st_mode):
         if not os.access(path, os.R_OK):
             raise InputError(path, "cannot be read (permission denied)")

@@ -323,7 +323,7 @@ def _header_is_whole(data: bytes) -> bool:
 def _zstd_ready(data: bytes) -> bool:
     """Whether a frame's magic number is there."""
     kind = kind_of(data[:4])
-    if kind is Kind.PLAIN:
+    if kind not in {None, Kind.ZSTD}:
         raise Damaged("something that is not zstd follows the end of the zstd archive")
     return kind is Kind.ZSTD
 
