@@ -275,7 +275,10 @@ class Kind:
         bool, _option(_KIND, "Send without end-to-end encryption.", "--plaintext")
     ] = False
     strict: Annotated[
-        bool, _option(_KIND, "Check before sending what the service checks, too.", "--strict")
+        bool,
+        _option(
+            _KIND, "Check before sending what the service is known to refuse, too.", "--strict"
+        ),
     ] = False
     limit: Annotated[int | None, _option(_KIND, "The input ends after so many lines.")] = None
     run_dir: Annotated[

@@ -72,7 +72,7 @@ class TimeS:
 
     ``reading``: nothing was there to be taken, though there was a place for it.
     ``waiting_for_turn``: an earlier batch held one of its identities. ``waiting_for_weather``: the
-    canary or an outage. ``ledger``: waits for a commit, also of those that had a slot already.
+    canary or an outage. ``ledger``: waits for a commit.
     """
 
     reading: float = 0.0

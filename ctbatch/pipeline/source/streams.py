@@ -284,7 +284,8 @@ def _decode(decoder: _Decoder, data: bytes, packing: _Packing) -> Iterator[bytes
             for words, (why, command) in _BEYOND_US.items():
                 if words in str(error):
                     raise Undecodable(f"the {packing.name} archive {why}", command) from None
-            raise Damaged(f"the {packing.name} archive is corrupt ({error})") from None
+            what = f"the {packing.name} archive is corrupt ({error}), perhaps in earlier lines, too"
+            raise Damaged(what) from None
         if piece:
             yield piece
         if decoder.eof or decoder.needs_input:
