@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ctbatch.errors import KeyFileError
 
-__all__ = ["check_readers", "check_writers", "create", "read", "replace_file"]
+__all__ = ["alone_in", "check_readers", "check_writers", "create", "read", "replace_file"]
 
 _MAX_BYTES = 1 << 20
 """Thousands of keys: larger is not a keyset, somebody named the wrong file."""
@@ -109,6 +110,20 @@ def replace_file(path: Path, data: bytes) -> None:
         new.unlink(missing_ok=True)
         raise KeyFileError(str(path), f"cannot be replaced ({error.strerror})") from None
     _sync_directory(path.parent)
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Wait until no other process is in here for this directory, as far as it can be locked."""
+    with ExitStack() as stack:
+        if os.name == "posix":
+            import fcntl  # noqa: PLC0415  # not on Windows
+
+            with suppress(OSError):
+                descriptor = os.open(directory, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _keep_owner_and_mode(path: Path, new: Path) -> None:

@@ -72,6 +72,11 @@ def rotate_file(path: Path, *, insecure_permissions: bool = False) -> Pair:
         KeysetError: the file is not a usable private keyset in a Tink form, or the public file
             holds other keys.
     """
+    with keyfiles.alone_in(path.resolve().parent):  # another rotation would lose one of two keys
+        return _rotate(path, insecure_permissions=insecure_permissions)
+
+
+def _rotate(path: Path, *, insecure_permissions: bool) -> Pair:
     pem = KeyKindError(
         str(path),
         "is PEM, which holds one key only",

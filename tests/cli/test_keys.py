@@ -28,6 +28,7 @@ from ctbatch.crypto.keyset import (
     to_form,
     to_json,
 )
+from ctbatch.crypto.upkeep import Pair, rotate_file
 from ctbatch.settings import Secret
 
 INFO = b"TEST-123-456Z"
@@ -398,3 +399,19 @@ def test_a_passphrase_is_asked_for_on_a_terminal(tmp_path: Path) -> None:
     os.close(ours)
     assert b"private keyset" in out
     assert b"horse" not in shown + out
+
+
+def test_rotations_at_the_same_time_lose_no_key(tmp_path: Path) -> None:
+    """Each that says it made a key has made one that stays: one waits for the other."""
+    private, public = _made(tmp_path)
+    pairs: list[Pair] = []
+    threads = [
+        threading.Thread(target=lambda: pairs.append(rotate_file(private))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    held = load_private(private).keys
+    assert {pair.keyset.primary.id for pair in pairs} <= {key.id for key in held}
+    assert (len(pairs), len(held), len(load_public(public).keys)) == (6, 7, 7)
