@@ -19,6 +19,7 @@
     ├── StoppedEarly          the run stopped by itself and can be resumed (exit 4)
     │   ├── ServiceUnavailable    nothing believed for too long, or unreachable from the start
     │   ├── InputBroke            a source failed in the middle
+    │   ├── InputChanged          a source was changed while it was read again
     │   ├── LedgerFailed          the ledger could not be written
     │   ├── CursorExpired         the service forgot a query: it has to be asked again
     │   ├── OutputBroke           what was downloaded could not be written
@@ -33,7 +34,7 @@
     │   ├── ForeignKeyError       its prefix names a key that is not in the keyset
     │   ├── NotSealedError        it is readable text, or nothing at all
     │   └── SealBrokenError       wrong key, wrong info, or altered on the way
-    ├── TransportError        the network's: one attempt failed (retryable)
+    ├── TransportError        the network's: one attempt failed
     │   ├── NotSent               the request cannot have been understood by the service
     │   └── ReplyLost             the request may have been acted on
     ├── BalanceError          the ledger does not balance (exit 70)
@@ -41,8 +42,7 @@
 
 Invariants:
 
-1. The class carries the decision: ``exit_code`` and ``retryable`` are class attributes, and one
-place reads each.
+1. The class carries the decision: ``exit_code`` is a class attribute, and one place reads it.
 2. An error composes its message from typed fields and survives pickling.
 3. No message holds a secret, a record, or any part of a reply.
 
@@ -116,7 +116,6 @@ class ExitCode(IntEnum):
 class CtbatchError(Exception):
     """The root. ``str()`` is one message that a person can act on."""
 
-    retryable: ClassVar[bool] = False
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -431,7 +430,6 @@ class TransportError(CtbatchError):
     report.
     """
 
-    retryable: ClassVar[bool] = True
     exit_code: ClassVar[ExitCode] = ExitCode.STOPPED
 
     result: str

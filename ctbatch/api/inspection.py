@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ctbatch import paths
 from ctbatch.api.findings import Fact, Finding, Status, Step, failure, skipped
 from ctbatch.crypto.hpke import OpeningKeys, SealingKey
 from ctbatch.crypto.keyset import Keyset, fingerprint, load_private, load_public
@@ -68,7 +69,7 @@ def _read(
         keyset = read(path, insecure_permissions=insist)
     except KeysetError as error:
         # Not a second time from a pipe: it would wait for what was read already.
-        if not isinstance(error, KeyFileError) or insist or not path.is_file():
+        if not isinstance(error, KeyFileError) or insist or not paths.is_file(path):
             return None, [failure(Step.KEYS, error, key=name, path=str(path))]
         try:
             keyset = read(path, insecure_permissions=True)
@@ -98,7 +99,7 @@ def _read(
 def _permitted(name: str, path: Path, *, insist: bool) -> Finding:
     if insist:
         return skipped(Step.PERMISSIONS, f"{name}, because of --insecure-key-permissions")
-    if os.name != "posix" or not path.is_file():
+    if os.name != "posix" or not paths.is_file(path):
         return skipped(Step.PERMISSIONS, f"{name} {path} has none to speak of")
     text = f"{name} {path} is not open to others"
     return Finding(Step.PERMISSIONS, Status.OK, text, facts={"path": str(path)})

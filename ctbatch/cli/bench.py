@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from ctbatch import paths
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection, workers_in
@@ -137,9 +138,9 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _refuse_other_than_a_picture(path: Path) -> None:
     """``--svg *.ndjson`` names an input, and what is there is overwritten."""
-    if path.is_dir() or not path.parent.is_dir():
+    if paths.is_directory(path) or not paths.is_directory(path.parent):
         raise SettingsError("--svg", f"{path} is not a file in a directory that exists")
-    if not path.is_file():
+    if not paths.is_file(path):
         return
     try:
         with path.open("rb") as file:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ctbatch import paths
 from ctbatch.cli.secret_files import ask_passphrase, read_secret
 from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
@@ -141,7 +142,7 @@ class Connection:
                 "give one of them",
             )
         ca_file = self.ca_file
-        if ca_file is not None and not ca_file.is_file():
+        if ca_file is not None and not paths.is_file(ca_file):
             raise SettingsError("--ca-file", f"{ca_file} is not a file")
         if base_url:
             return Endpoint(base_url=base_url, ca_file=ca_file, proxy=self.proxy)

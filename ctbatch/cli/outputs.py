@@ -29,6 +29,7 @@ from typing import BinaryIO, ParamSpec, Protocol
 
 import orjson
 
+from ctbatch import paths
 from ctbatch.cli import streams
 from ctbatch.errors import InputError, OutputBroke, SettingsError
 
@@ -124,7 +125,7 @@ def note_of(output: Path) -> Note:
     try:
         return Note.load(note_path(output))
     except InputError:
-        if output.is_file():
+        if paths.is_file(output):
             with suppress(OSError), output.open("rb") as file:
                 _lock(output, file)
         raise
@@ -215,7 +216,7 @@ class OutputFile:
         """
         if not path.name:
             raise SettingsError("--output", "names no file", "name the one to be made")
-        if note is not None and not goes_on and not path.exists():
+        if note is not None and not goes_on and not paths.exists(path):
             _refuse_what_is_no_note(note_path(path))
         self.gone = False
         self.path = path
@@ -309,7 +310,7 @@ def open_sink(output: Path | None, note: Note | None = None, *, goes_on: bool = 
 
 def _refuse_what_is_no_note(path: Path) -> None:
     """What stands where a note will be is replaced by it: an old note, that is."""
-    if path.exists():
+    if paths.exists(path):
         try:
             Note.load(path)
         except InputError:
@@ -326,7 +327,7 @@ def _create(path: Path) -> BinaryIO:
         file = _take_over(path)
         if file is not None:
             return file
-        if note_path(path).exists():
+        if paths.exists(note_path(path)):
             remedy += f", or go on with it: --continue {path}"
         raise SettingsError("--output", f"{path} exists already", remedy) from None
     except OSError as error:
@@ -355,7 +356,7 @@ def _take_over(path: Path) -> BinaryIO | None:
     if (
         _lock(path, file)
         and _is_untouched(os.fstat(file.fileno()))
-        and not note_path(path).exists()
+        and not paths.exists(note_path(path))
     ):
         return file
     file.close()

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from ctbatch import paths
 from ctbatch.errors import KeyFileError
 
 __all__ = ["alone_in", "check_readers", "check_writers", "create", "read", "replace_file"]
@@ -103,7 +104,7 @@ def replace_file(path: Path, data: bytes) -> None:
     new = path.with_name(f"{path.name}.new")
     create(new, data)
     try:
-        if os.name == "posix" and path.exists():
+        if os.name == "posix" and paths.exists(path):
             _keep_owner_and_mode(path, new)
         new.replace(path)
     except OSError as error:

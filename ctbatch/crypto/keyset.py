@@ -16,6 +16,7 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
+from ctbatch import paths
 from ctbatch.crypto import keyfiles
 from ctbatch.crypto.keys import Key, Keyset, Prefix, Status, fingerprint, generate, rotate
 from ctbatch.crypto.pem import is_locked, is_private_pem, parse_pem, to_pem
@@ -106,7 +107,7 @@ def load(
 
 def needs_passphrase(path: Path) -> bool:
     """Whether a key file is locked. A pipe is left alone: it can be read once only. May block."""
-    if not path.is_file():
+    if not paths.is_file(path):
         return False
     try:
         return is_locked(_text(keyfiles.read(path)[0]))

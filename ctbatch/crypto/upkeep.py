@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ctbatch import paths
 from ctbatch.crypto import keyfiles
 from ctbatch.crypto.keyset import (
     Form,
@@ -86,7 +87,7 @@ def _rotate(path: Path, *, insecure_permissions: bool) -> Pair:
         old = load_private(path, insecure_permissions=insecure_permissions)
     except PassphraseError:  # only PEM is ever locked, so unlocking it would not help
         raise pem from None
-    if not path.is_file():
+    if not paths.is_file(path):
         raise KeyFileError(str(path), "is a pipe, which cannot be replaced", "name a file")
     path = path.resolve()  # the public file belongs beside the file, not beside a link to it
     form = form_of(keyfiles.read(path)[0])
@@ -135,7 +136,7 @@ def _public_path(private: Path) -> Path:
 
 def _check_ours(made: Pair, *, insecure_permissions: bool) -> None:
     """Raise :class:`KeyFileError` if the public file holds anything but our own public keys."""
-    if not made.public.exists():
+    if not paths.exists(made.public):
         return
     there = load(made.public, insecure_permissions=insecure_permissions)
     ours = {key.public for key in made.keyset.keys}

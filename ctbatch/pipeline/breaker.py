@@ -241,6 +241,7 @@ class Turnstile:
                 await self._pause()
         finally:
             del self._waiting[seq]
+            self.changed()  # who let this one go first may go now, if it waits for something else
 
     def reserve(self, seq: int, *, safe: bool, records: int) -> int:
         """Claim the next passage, where only one may pass, before others prepare for it in vain;

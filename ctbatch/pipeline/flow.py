@@ -87,7 +87,7 @@ class Flow:
                 seq += 1
         except CtbatchError as error:
             return error
-        self._stages.tally.live.input_ended = True
+        self._stages.tally.live.input_ended = not self._stages.stop.draining
         return None
 
     async def _next(self) -> Batch | None:

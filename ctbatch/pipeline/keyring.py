@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from ctbatch import paths
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import Key, Keyset, load_private, load_public
 from ctbatch.errors import KeysetError
@@ -97,7 +98,7 @@ class Keyring:
 
         def fresh(held: _Held, path: Path, load: Callable[[KeyFiles], Keyset]) -> _Held:
             stamp = _Stamp.of(path)
-            is_pipe = stamp is None and path.exists()
+            is_pipe = stamp is None and paths.exists(path)
             if is_pipe or (stamp in {None, held.stamp} and not insist):
                 return held
             try:

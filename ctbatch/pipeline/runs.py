@@ -22,7 +22,9 @@ from typing import Any
 
 from ctbatch.errors import (
     CtbatchError,
+    InputBroke,
     InputChanged,
+    InputError,
     LedgerFailed,
     ResumeRefused,
     RunDirectoryError,
@@ -353,8 +355,11 @@ class _Execution:
         """
         drawn = await asyncio.to_thread(_read, ledger, run_dir)
         problem = self._stop.reason or self._too_many_refused()
-        if isinstance(problem, ResumeRefused) and self._live.attempts:
-            problem = InputChanged(str(problem))
+        if self._live.attempts:  # it is too late for "nothing was sent"
+            if isinstance(problem, ResumeRefused):
+                problem = InputChanged(str(problem))
+            elif isinstance(problem, InputError):
+                problem = InputBroke(problem.path, 0, problem.why)
         unbalanced = balanced(drawn)
         settled = drawn.lines.unsent == 0 and drawn.counted_to_end and in_order
         settled = settled and not self._unverified

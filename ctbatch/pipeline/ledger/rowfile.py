@@ -234,9 +234,12 @@ class Rewrite:
         self._of.rewritten(self._length, self._hash)
 
     def abandon(self) -> None:
-        """Close it, finished or not."""
-        with suppress(OSError):
-            self._file.close()
+        """Close it; one that was not finished goes, with the copies of lines in it."""
+        if not self._file.closed:
+            with suppress(OSError):
+                self._file.close()
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> BinaryIO:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import orjson
 
+from ctbatch import paths
 from ctbatch.errors import RunDirectoryError
 from ctbatch.pipeline.ledger.durable import sync_directory
 
@@ -121,7 +122,7 @@ def snapshot(run_dir: Path) -> sqlite3.Connection:
     """
     path = run_dir / LEDGER_NAME
     try:
-        there = path.is_file()
+        there = paths.is_file(path)
     except OSError as error:
         raise RunDirectoryError(str(run_dir), f"cannot be read ({error.strerror})") from None
     if not there:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctbatch import paths
 from ctbatch.errors import InputError
 from ctbatch.pipeline.source.sniffing import (
     HEAD_BYTES,
@@ -76,7 +77,7 @@ def _matches(given: str) -> Iterator[str]:
         return
     # Not Path.glob: a pattern may be absolute, and the paths are shown as they were written.
     found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  # see above
-    matches = [path for path in found if not Path(path).is_dir()]
+    matches = [path for path in found if not paths.is_directory(Path(path))]
     if not matches:
         raise InputError(given, "matches no file", "check the pattern and the directory")
     yield from matches
