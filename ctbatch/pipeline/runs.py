@@ -111,8 +111,13 @@ async def resume(
     Raises:
         UsageError: the run cannot go on like this; nothing was sent.
     """
+    kept = await asyncio.to_thread(kept_settings, run_dir)
+    began_with = kept["max_line_bytes"]
+    if tuning.get("max_line_bytes", began_with) != began_with:
+        why = f"was {began_with} when the run began, and which lines are too long is recorded"
+        raise ResumeRefused("--max-line-bytes", why, "leave it out, or begin a new run")
     settings = restore_settings(
-        await asyncio.to_thread(kept_settings, run_dir),
+        kept,
         run_dir=run_dir,
         account=account,
         endpoint=endpoint,

@@ -235,6 +235,18 @@ def test_resuming_again_and_again_in_an_outage_costs_a_record_each_time(
     assert desk.run.report["lines"]["unsent"] == 0
 
 
+def test_which_lines_are_too_long_does_not_change_on_the_way(desk: Desk, service: Service) -> None:
+    """It is told by its name, and not as a change of the input."""
+    users = desk.write("users.ndjson", *profiles(40), profiles(1, "x" * 400)[0])
+    service.configure(faults=["401=after-2"])
+    args = ("--batch-size", 10, "--max-line-bytes", 300)
+    assert desk.ctbatch("run", users, "--run-dir", "run", *args).code == 5
+    service.configure(faults=[])
+    refused = desk.ctbatch("resume", "run", "--max-line-bytes", 2000)
+    assert (refused.code, "--max-line-bytes: was 300" in refused.complaint) == (2, True)
+    assert desk.ctbatch("resume", "run", "--max-line-bytes", 300).code == 3
+
+
 def test_a_change_that_was_refused_can_be_undone(desk: Desk, service: Service) -> None:
     """The run knows its input as it was, not as it was when it was refused."""
     lines = profiles(60)

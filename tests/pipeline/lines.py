@@ -116,6 +116,8 @@ WRONG_RECORDS = {
     "value_too_long": [
         profile({"a": "v" * 513}),
         profile({"a": "é" * 257}),
+        profile({"a": "\U0001f600" * 129}),
+        profile({"a": "x" + "\U0001f600" * 128}),
         profile({"a": {"$add": ["v", "v" * 513]}}),
         profile({"a": {"b": [{"c": "v" * 513}]}}),
         event({"a": "v" * 513}),
@@ -145,7 +147,7 @@ ACCEPTED = [
     profile(identity=None, objectId="-x"),
     profile(identity=None, fbId="x"),
     profile({"k" * 120: 1, "é" * 60: 1}),
-    profile({"a": "v" * 512, "b": "é" * 256}),
+    profile({"a": "v" * 512, "b": "é" * 256, "c": "\U0001f600" * 128}),
     profile({f"k{n}": n for n in range(256)} | {"Name": "x", "Email": "a@example.com"}),
     profile({"a": None, "b": [], "c": {}, "": 1, "url": "https://example.com:1/::"}),
     profile({"Email": None, "Phone": {"$delete": 1}, "Gender": "F", "Age": "18", "Employed": "Y"}),

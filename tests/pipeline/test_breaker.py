@@ -351,6 +351,16 @@ async def test_a_replay_safe_batch_goes_first() -> None:
         assert weather.allowed(2, safe=False) == 1
 
 
+async def test_whoever_waited_behind_a_safe_batch_goes_though_that_does_not() -> None:
+    """It may wait for a permit that they hold: nobody else would wake them."""
+    weather = Weather().down()
+    async with _waiting(weather, 1, safe=False) as tasks, _waiting(weather, 2) as safe:
+        weather.wait_out()
+        weather.turnstile.changed()
+        await safe[0]
+        await asyncio.wait_for(tasks[0], 5)
+
+
 async def test_an_unsafe_batch_that_waits_holds_up_nobody() -> None:
     """They are all worth a record."""
     weather = Weather().down()

@@ -202,6 +202,8 @@ def test_operators_that_may_be_repeated_are_safe(operator: str) -> None:
         rb'{"\u0024incr":1}',
         b'{"b":[{"$incr":1}]}',
         b'{"$add":["x"],"$incr":1}',
+        b'{"$incr":1},"b":{"c":1}',
+        b'{"c":1},"b":{"$incr":1},"d":{"e":{"f":1}}',
     ],
 )
 def test_operators_not_known_to_be_repeatable_are_unsafe(text: bytes) -> None:

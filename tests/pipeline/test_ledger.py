@@ -127,6 +127,15 @@ async def test_a_recorded_span_keeps_its_bounds(tmp_path: Path, lines: int) -> N
     assert recorded(tmp_path)[0].span == span()
 
 
+async def test_a_done_span_is_not_settled_again(tmp_path: Path) -> None:
+    """Its lines have their states."""
+    async with opened(tmp_path, create=True) as ledger:
+        await settle(ledger, span())
+        with pytest.raises(LedgerFailed, match="recorded differently"):
+            await settle(ledger, span(), {0: State.UNPROCESSED})
+    assert recorded(tmp_path)[0].counts == Counts(processed=5)
+
+
 # -- durability -----------------------------------------------------------------------------------
 
 

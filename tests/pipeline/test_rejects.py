@@ -259,6 +259,20 @@ def _sort(ledger: Ledger) -> list[None]:
     return []
 
 
+async def test_sorting_that_is_given_up_changes_nothing(tmp_path: Path) -> None:
+    """Rows stay where they are, nothing is left beside them, and the next time they are sorted."""
+    async with opened(tmp_path, create=True) as ledger:
+        await fill(ledger)
+        before = places(tmp_path)
+        asked = iter([False, True])
+        assert not await ledger.publish_files(nothing, lambda: next(asked))
+        assert places(tmp_path) == before
+        assert not [name for name in modes(tmp_path) if name.endswith(".sorted")]
+        assert await ledger.publish_files(nothing)
+        assert places(tmp_path) == IN_ORDER
+        assert ledger.files.moved_aside == []
+
+
 # -- crashes --------------------------------------------------------------------------------------
 
 
