@@ -25,6 +25,7 @@ from ctbatch.errors import BalanceError, InputError, ServiceRefused
 from ctbatch.pipeline.report.document import Report
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX pipes and devices")
+LONG = "n" * 300
 
 
 @pytest.fixture(autouse=True)
@@ -368,3 +369,31 @@ def test_a_stream_of_a_host_program_may_fail_too(
     assert streams.finish(0) == 4
     assert streams.finish(3) == 3
     assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "u.ndjson", "--server-key", LONG, "--client-key", LONG],
+        ["run", "u.ndjson", "--plaintext", "--ca-file", LONG],
+        ["keys", "show", LONG],
+        ["events", "--plaintext", "--continue", LONG],
+        ["bench", "u.ndjson", "--svg", LONG],
+        ["bench", "u.ndjson", "--svg", f"{LONG}/c.svg"],
+    ],
+)
+def test_a_name_that_may_not_be_looked_at_is_no_bug(
+    args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Too long for the system, as what is in a directory that may not be searched: exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "A")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "P")
+    Path("u.ndjson").write_bytes(b'{"type":"profile","identity":"u","profileData":{}}\n')
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert LONG in err
+    assert "bug" not in err

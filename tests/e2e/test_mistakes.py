@@ -91,28 +91,6 @@ def test_an_input_that_is_none_after_others_were_sent(desk: Desk, service: Servi
     assert ended.report["lines"]["processed"] == 300
 
 
-def test_names_that_may_not_be_looked_at(desk: Desk) -> None:
-    """Too long for the system, as a directory that may not be searched is no bug of ours."""
-    users, long = desk.write("u.ndjson", *profiles(1)), desk.cwd / ("n" * 300)
-    started = [
-        desk.start(*args)
-        for args in (
-            ("run", users, "--client-key", long),
-            ("run", users, "--ca-file", long),
-            ("check", "--client-key", long),
-            ("keys", "show", long),
-            ("events", "--continue", long),
-            ("bench", users, "--svg", long),
-            ("bench", users, "--svg", long / "c.svg"),
-        )
-    ]
-    for command in started:
-        ended = command.ended()
-        assert ended.code in {2, 4}, ended.err
-        assert "bug" not in ended.err
-        assert "n" * 300 in ended.err + ended.out
-
-
 def test_the_wrong_half_of_a_key_is_refused(desk: Desk, service: Service) -> None:
     """A private key where the public one belongs, the reverse, and a file that is no key."""
     users = desk.write("u.ndjson", *profiles(1))
