@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["exists", "is_directory", "is_file"]
+__all__ = ["exists", "is_directory", "is_file", "legible"]
 
 
 def exists(path: Path) -> bool:
@@ -25,3 +25,8 @@ def is_file(path: Path) -> bool:
 def is_directory(path: Path) -> bool:
     """Whether it is seen to be a directory."""
     return os.path.isdir(path)  # noqa: PTH112  # see above
+
+
+def legible(text: str) -> str:
+    """The text of a path that may not be UTF-8 (lone surrogates), with escapes for what is not."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 import typer
@@ -19,6 +19,7 @@ from ctbatch.cli.options import Connection
 from ctbatch.cli.origins import settle
 from ctbatch.cli.wording import clean
 from ctbatch.errors import ExitCode
+from ctbatch.paths import legible
 from ctbatch.settings import Delivery
 
 __all__ = ["check"]
@@ -108,14 +109,11 @@ def _document(told: Sequence[Finding], code: ExitCode) -> bytes:
         "ok": code is ExitCode.OK,
         "exit_code": int(code),
         "findings": [
-            {name: _legible(value) for name, value in asdict(finding).items()} for finding in told
+            {
+                name: legible(value) if isinstance(value, str) else value
+                for name, value in asdict(finding).items()
+            }
+            for finding in told
         ],
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def _legible(value: Any) -> Any:
-    """A text that holds a name which is not UTF-8 (of a file) as one that JSON can hold."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value

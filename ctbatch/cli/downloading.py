@@ -17,7 +17,8 @@ from ctbatch.api.client import Client
 from ctbatch.api.cursors import Download
 from ctbatch.api.queries import DEFAULT_PAGE, Page
 from ctbatch.cli import streams
-from ctbatch.cli.outputs import SUFFIX, Note, OutputFile, Sink, note_of, on_thread, open_sink
+from ctbatch.cli.notes import SUFFIX, Note
+from ctbatch.cli.outputs import OutputFile, Sink, note_of, on_thread, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader
 from ctbatch.cli.wording import count

@@ -23,34 +23,25 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, Protocol
 
-import orjson
-
 from ctbatch import paths
 from ctbatch.cli import streams
+from ctbatch.cli.notes import OWNER_ONLY, Note, note_path, sync
 from ctbatch.errors import InputError, OutputBroke, SettingsError
 
 __all__ = [
-    "SUFFIX",
-    "Note",
     "OutputFile",
     "Sink",
     "Stdout",
     "note_of",
-    "note_path",
     "on_thread",
     "open_sink",
 ]
 
 _P = ParamSpec("_P")
-
-_SCHEMA = 1
-_MODE = 0o600
-SUFFIX = ".cursor"
-"""What the note of an output adds to its name."""
 
 _PIECE = 4096
 """Bytes that a pipe takes at once where ``poll`` says that it takes any (POSIX: at least 512, Linux
@@ -58,64 +49,6 @@ _PIECE = 4096
 
 _LOOK_MS = 100
 """Between two looks whether a reader who pauses is still waited for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """How to go on: what is downloaded, from where, and how far it is. ``query`` is a digest."""
-
-    path: str
-    account_id: str
-    host: str
-    query: str
-    cursor: str = field(repr=False)
-    bytes: int = 0
-    records: int = 0
-
-    @classmethod
-    def load(cls, path: Path) -> Note:
-        """Read it. May block; raises :class:`InputError`."""
-        try:
-            values = orjson.loads(path.read_bytes())
-            if values.pop("schema") != _SCHEMA:
-                raise ValueError
-            note = cls(**values)
-            if not all(isinstance(getattr(note, name), kind) for name, kind in _KINDS):
-                raise TypeError
-        except FileNotFoundError:
-            why = "is not there, so there is nothing to go on with"
-            remedy = "a download that is complete has none; else start again"
-            raise InputError(str(path), why, remedy) from None
-        except OSError as error:
-            raise InputError(str(path), f"cannot be read ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(str(path), "is not a note of a download", "start again") from None
-        return note
-
-    def save(self, path: Path) -> None:
-        """Put it in the place of the one before. May block."""
-        new = path.with_name(f"{path.name}.new")
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE), "wb") as file:
-            file.write(orjson.dumps({"schema": _SCHEMA, **asdict(self)}))
-            _sync(file)
-        new.replace(path)
-
-
-_KINDS = (
-    ("path", str),
-    ("account_id", str),
-    ("host", str),
-    ("query", str),
-    ("cursor", str),
-    ("bytes", int),
-    ("records", int),
-)
-
-
-def note_path(output: Path) -> Path:
-    """Where the note of an output is."""
-    return output.with_name(output.name + SUFFIX)
 
 
 def note_of(output: Path) -> Note:
@@ -237,7 +170,7 @@ class OutputFile:
             return
         self.note = replace(self.note, cursor=cursor, bytes=self._size, records=records)
         try:
-            _sync(self._file)
+            sync(self._file)
             self.note.save(note_path(self.path))
         except OSError as error:
             raise self._broken(error) from None
@@ -248,7 +181,7 @@ class OutputFile:
         if not self._size:
             self._write(self._pack(b""))
         try:
-            _sync(self._file)
+            sync(self._file)
             if self.note is not None:
                 note_path(self.path).unlink(missing_ok=True)
         except OSError as error:
@@ -322,7 +255,7 @@ def _create(path: Path) -> BinaryIO:
     remedy = "choose another name"
     try:
         # Made with its mode, so that there is no moment at which others can read it.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
     except FileExistsError:
         file = _take_over(path)
         if file is not None:
@@ -367,7 +300,7 @@ def _is_untouched(found: os.stat_result) -> bool:
     """Whether it is an empty file of this user and mode, of one name."""
     return (
         stat.S_ISREG(found.st_mode)
-        and (stat.S_IMODE(found.st_mode), found.st_size, found.st_nlink) == (_MODE, 0, 1)
+        and (stat.S_IMODE(found.st_mode), found.st_size, found.st_nlink) == (OWNER_ONLY, 0, 1)
         and found.st_uid == os.geteuid()
     )
 
@@ -406,11 +339,6 @@ def _lock(path: Path, file: BinaryIO) -> bool:
     except OSError:
         return False  # a file system without locks
     return True
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _packer(path: Path) -> Callable[[bytes], bytes]:

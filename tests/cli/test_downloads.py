@@ -21,7 +21,8 @@ import orjson
 import pytest
 
 from ctbatch.cli.main import main
-from ctbatch.cli.outputs import Note, OutputFile, Stdout, note_of, note_path
+from ctbatch.cli.notes import Note, note_path
+from ctbatch.cli.outputs import OutputFile, Stdout, note_of
 from ctbatch.cli.streams import PatientFile
 from ctbatch.errors import InputError, OutputBroke, SettingsError
 from tests.cli.service import Service, served

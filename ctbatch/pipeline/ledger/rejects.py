@@ -28,6 +28,7 @@ import orjson
 
 from ctbatch.errors import CtbatchError
 from ctbatch.models import Refusal, Span, State
+from ctbatch.paths import legible
 from ctbatch.pipeline.ledger.rowfile import FileState, Rewrite, RowFile, fresh
 
 __all__ = [
@@ -77,9 +78,7 @@ class Sorted:
 
 def pack_rows(rows: Iterable[tuple[Refusal, int | None]]) -> bytes:
     """Rows as a blob for the ledger."""
-    return orjson.dumps(
-        [(r.index, r.state, r.code, _legible(r.error), r.place, n) for r, n in rows]
-    )
+    return orjson.dumps([(r.index, r.state, r.code, legible(r.error), r.place, n) for r, n in rows])
 
 
 def unpack_rows(blob: bytes) -> tuple[tuple[Refusal, int | None], ...]:
@@ -117,7 +116,7 @@ class RejectFiles:
 
     def name_sources(self, names: Sequence[str]) -> None:
         """The names that stand in the reasons; fixed once the inputs are known."""
-        self._names = [_legible(name) for name in names]
+        self._names = [legible(name) for name in names]
 
     # -- appending ----------------------------------------------------------------------------
 
@@ -158,7 +157,7 @@ class RejectFiles:
             "line": first_line + refusal.index,
             "state": refusal.state,
             "code": refusal.code,
-            "error": _legible(refusal.error),
+            "error": legible(refusal.error),
         }
         if not copied:
             row["copied"] = False
@@ -242,10 +241,3 @@ def _read_again(
 
 def _file_of(refusal: Refusal) -> str:
     return "unknown" if refusal.state is State.UNKNOWN else "rejected"
-
-
-def _legible(text: str) -> str:
-    """The text with lone surrogates (a path that is not UTF-8) as escapes, as in the report."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "backslashreplace").decode()

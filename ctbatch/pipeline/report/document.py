@@ -24,6 +24,7 @@ import orjson
 
 from ctbatch.errors import BalanceError, ExitCode, InputError
 from ctbatch.models import Counts, Mode, Refusal, State
+from ctbatch.paths import legible
 from ctbatch.pipeline.report.bottleneck import Bottleneck, Cause
 from ctbatch.pipeline.report.measurements import (
     Attempts,
@@ -319,7 +320,7 @@ def _reason(raw: Mapping[str, Any]) -> Reason:
 def _legible(value: Any) -> Any:
     """The same value with lone surrogates written as escapes."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return legible(value)
     if isinstance(value, Mapping):
         return {_legible(key): _legible(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
