@@ -164,7 +164,7 @@ def the_vendor(rounds: int, clone: Path) -> Iterator[Target]:
     yield Target("the vendor's tool, × whole client", ratios, least=7)
 
 
-# The last one has glibc keep memory, for itself and all that comes after it.
+# In this order: the last one has glibc keep memory, for itself and all that would come after it.
 GROUPS: dict[str, Callable[[int], Iterator[Target]]] = {
     group.__name__: group for group in (share, workers, memory, tls, start, client)
 }
@@ -175,17 +175,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [*GROUPS, "vendor"]
+    names = ["vendor", *GROUPS]
     parser.add_argument("group", nargs="*", help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--clone", type=Path, help="the vendor's tool's repository")
     args = parser.parse_args()
-    asked = args.group or [name for name in names if name != "vendor" or args.clone]
-    if unknown := set(asked) - set(names):
+    asked = set(args.group or (names if args.clone else GROUPS))
+    if unknown := asked - set(names):
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
     if "vendor" in asked and args.clone is None:
         parser.error("vendor needs --clone")
-    for name in asked:
+    for name in filter(asked.__contains__, names):
         print(f"\n{name}", flush=True)
         rounds: int = args.rounds
         found = the_vendor(rounds, args.clone) if name == "vendor" else GROUPS[name](rounds)

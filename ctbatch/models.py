@@ -245,8 +245,8 @@ class Checked:
         """The line indexes of distinct records."""
         if len(records) < len(self.positions):
             return frozenset(map(self.positions.__getitem__, records))
-        whole = isinstance(self.positions, range)
-        return _line_indexes(len(self.positions)) if whole else frozenset(self.positions)
+        lines = _line_indexes(len(self.positions) + len(self.left_out))
+        return lines.difference(self.left_out) if self.left_out else lines
 
 
 # Nearly every batch is whole, and a run holds dozens: these are shared. Made anew for each they

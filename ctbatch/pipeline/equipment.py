@@ -25,8 +25,9 @@ from ctbatch.pipeline.keyring import Keyring, KeyWatch
 from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.opener import Opener
 from ctbatch.pipeline.ordering import OrderGuard
+from ctbatch.pipeline.places import batches_held
 from ctbatch.pipeline.report.document import Measurements
-from ctbatch.pipeline.sealer.pool import Sealer, SealerSpec, workers_for
+from ctbatch.pipeline.sealer.pool import Pressure, Sealer, SealerSpec, workers_for
 from ctbatch.pipeline.sender import Sender
 from ctbatch.pipeline.stages import Stages
 from ctbatch.pipeline.stopping import Stop
@@ -82,7 +83,13 @@ class Equipment:
                 Transport(settings.endpoint or NOWHERE, timeout_s=settings.delivery.timeout_s)
             )
             workers = await asyncio.to_thread(workers_for, settings.delivery.workers)
-            self._sealer = await stack.enter_async_context(Sealer(self._spec(self._keys), workers))
+            pressure = Pressure(
+                time.perf_counter(),
+                time.process_time(),
+                jobs=batches_held(settings.delivery.concurrency),
+            )
+            sealer = Sealer(self._spec(self._keys), workers, pressure=pressure)
+            self._sealer = await stack.enter_async_context(sealer)
             self._stack = stack.pop_all()
         self._watch = KeyWatch(self._keys, self._watcher, self._rekey)
         return self

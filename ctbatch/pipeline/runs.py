@@ -49,7 +49,7 @@ from ctbatch.pipeline.ledger import rundir
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow, legible
 from ctbatch.pipeline.ledger.writer import Ledger
 from ctbatch.pipeline.naming import Naming
-from ctbatch.pipeline.places import Places
+from ctbatch.pipeline.places import places_for
 from ctbatch.pipeline.rehearsal import Rehearsal
 from ctbatch.pipeline.report.document import (
     Measurements,
@@ -64,11 +64,6 @@ from ctbatch.pipeline.threads import take
 from ctbatch.settings import Account, Endpoint, KeyFiles, Settings
 
 __all__ = ["report", "resume", "run"]
-
-HELD_BYTES = 2_000_000
-"""Input bytes in progress for each request at a time, and for two more, held plain and sealed: the
-default ``--max-batch-bytes``. (With 48 MB for 15 nothing was faster, and 26 MB more were in use.)
-"""
 
 
 async def run(
@@ -278,9 +273,7 @@ class _Execution:
             recorded=start.spans,
             verify=start.verify,
         )
-        # Half as many as are on the wire may wait, or back off: each is 0.8 MB of 300-byte lines.
-        at_a_time = settings.delivery.concurrency
-        places = Places(at_a_time * 3 // 2 + 4, (at_a_time + 2) * HELD_BYTES)
+        places = places_for(settings.delivery.concurrency)
         make = Rehearsal if self._mode is Mode.DRY_RUN else Delivery
         drain_s = settings.delivery.drain_s
         async with reader:

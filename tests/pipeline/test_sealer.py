@@ -289,11 +289,13 @@ async def test_a_bug_in_a_worker_to_be_is_told_after_all_lanes_ended() -> None:
     assert Here.made[0].closed
 
 
-def pressed(*shares: tuple[float, float], workers: int, queue: float = 2.0) -> bool:
+def pressed(
+    *shares: tuple[float, float], workers: int, queue: float = 2.0, places: int = 1
+) -> bool:
     """What is said after windows in which this process and the lanes were busy for such shares, and
-    so many batches waited for one.
+    so many batches waited for one; ten jobs are done in the time that a window takes at least.
     """
-    pressure, now_s, cpu_s = Pressure(0, 0), 0.0, 0.0
+    pressure, now_s, cpu_s = Pressure(0, 0, jobs=places), 0.0, 0.0
     due = False
     for cpu, lanes in shares:
         for _ in range(10):
@@ -313,6 +315,14 @@ def test_the_first_worker_comes_when_this_process_has_no_time_left() -> None:
     assert pressed((1, 0.6), (1, 0.6), workers=0)
     assert not pressed((0.45, 0.4), (0.45, 0.4), (0.45, 0.4), workers=0)
     assert not pressed((1, 1), (0.2, 0.1), (0.2, 0.1), (1, 1), workers=0)
+
+
+def test_filling_the_places_says_nothing_however_long_it_takes() -> None:
+    """Two windows are more jobs than there are places, so the second is of the run's own pace."""
+    filling, waiting = (1, 1), (0.3, 0.3)
+    assert not pressed(filling, filling, filling, waiting, waiting, workers=0, places=30)
+    assert not pressed(filling, filling, filling, filling, filling, workers=0, places=30)
+    assert pressed(*[filling] * 6, workers=0, places=30)
 
 
 def test_no_worker_comes_where_nothing_waits_to_be_sealed() -> None:

@@ -43,10 +43,8 @@ Make = Callable[[SealerSpec], Awaitable[Lane]]
 MAX_WORKERS = 8
 """More than this process can give work to: it needs a third of the time of a worker itself."""
 
-WINDOW_S = 0.2
-"""Two in a row are longer than filling all places takes at the start of a run, which says nothing:
-0.1 s, and 0.3 s with batches of 2 MB.
-"""
+WINDOW_S = 0.1
+"""A window is no shorter, however quick the jobs are: a machine's neighbour takes that long."""
 
 BUSY = 0.8
 """The share of a window from which on something is taken to have no time left: on a machine that
@@ -71,15 +69,21 @@ class Pressure:
     The first one takes the work from this process, so it is of use where this process has no CPU
     time left and batches wait for what it has. Further ones are where the workers have none, and
     this process has.
+
+    A window has no fewer than ``jobs``, as many as there are places for batches. So the first may
+    be what filling them all takes, which says nothing; but in the second each job has a place that
+    an earlier batch has left, and the run goes at its own pace.
     """
 
-    def __init__(self, now_s: float, cpu_s: float) -> None:
+    def __init__(self, now_s: float, cpu_s: float, jobs: int = 1) -> None:
+        self._least = jobs
         self._pressed = False
         self._begin(now_s, cpu_s)
 
     def _begin(self, now_s: float, cpu_s: float) -> None:
         self._since_s, self._cpu_s = now_s, cpu_s
         self._lanes_s = self._waited_s = 0.0
+        self._jobs = 0
 
     def job_done(
         self,
@@ -100,8 +104,9 @@ class Pressure:
         """
         self._lanes_s += took_s
         self._waited_s += waited_s
+        self._jobs += 1
         window_s = now_s - self._since_s
-        if window_s < WINDOW_S:
+        if window_s < WINDOW_S or self._jobs < self._least:
             return False
         cpu_s = cpu()
         ours, lanes = (cpu_s - self._cpu_s) / window_s, self._lanes_s / window_s
