@@ -22,9 +22,10 @@ from functools import partial
 from benchmarks.bench_floor import floor, sealing_key
 from benchmarks.bench_upload import Case, once
 from benchmarks.inputs import Profiles
-from benchmarks.rounds import PER_PROFILE, keep_memory, show
+from benchmarks.rounds import PER_PROFILE, show
 from benchmarks.sink import Weather
 from ctbatch.crypto.keyset import generate, to_binary
+from ctbatch.memory import keep_freed
 from ctbatch.models import Batch
 from ctbatch.pipeline.checker.check import Rules
 from ctbatch.pipeline.sealer.sealing import SealerSpec, Sealing
@@ -96,7 +97,7 @@ def _check_and_seal(sealing: Sealing, load: list[Batch]) -> None:
 def figures(rounds: int = ROUNDS) -> dict[str, float]:
     """Medians and, since noise only adds, minima."""
     bare = measured(rounds)
-    keep_memory()
+    keep_freed()
     return _found(bare, "") | _found(measured(rounds), " (kept)")
 
 

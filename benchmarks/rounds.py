@@ -3,37 +3,25 @@
 On a busy machine a round may be twice as slow as the next; parts that are measured in turn are
 slowed alike, so ratios within one run hold where times do not.
 
-glibc is told to keep what is freed (:func:`keep_memory`). Otherwise a loop over batches may give
+glibc is told to keep what is freed (:mod:`ctbatch.memory`). Otherwise a loop over batches may give
 the memory of each one back to the system and take it anew, page by page: sealing 300 kB took 327 µs
-so, and 162 with the memory kept (minima of 500). The client itself, which holds dozens of batches,
-meets 20 page faults in each.
+so, and 162 with the memory kept (minima of 500). The client does the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
-__all__ = ["PER_PROFILE", "interleaved", "keep_memory", "show"]
+from ctbatch.memory import keep_freed
+
+__all__ = ["PER_PROFILE", "interleaved", "show"]
 
 ROUNDS = 9
 PER_PROFILE = "µs per profile"
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 32 << 20
-
-
-def keep_memory() -> None:
-    """Have glibc, where that is the C library, keep up to 32 MB that are freed."""
-    with suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
 
 
 def interleaved(
@@ -42,7 +30,7 @@ def interleaved(
     """The median over the rounds of each part's CPU time in µs per profile; a part handles so many
     ``profiles`` when it is called. The first call of each is not counted.
     """
-    keep_memory()
+    keep_freed()
     taken: dict[str, list[float]] = {name: [] for name in parts}
     for part in parts.values():
         part()

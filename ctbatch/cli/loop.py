@@ -7,7 +7,6 @@ that was closed under the command it is the wish to end, as SIGTERM.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
+
+from ctbatch import memory
 
 __all__ = ["hangup_to", "run", "signals_to"]
 
@@ -31,10 +32,7 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
         import uvloop  # noqa: PLC0415  # not on Windows, and a command may need no loop
 
         factory = uvloop.new_event_loop
-    # What start-up made lives as long as the process: to go through it again and again took a
-    # twentieth of an upload's CPU. Of what a batch makes, next to nothing is left in cycles.
-    gc.freeze()
-    gc.set_threshold(20_000)
+    memory.settle()
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
 

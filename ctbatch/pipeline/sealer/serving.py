@@ -10,7 +10,6 @@ The parent's side is :mod:`ctbatch.pipeline.sealer.worker`.
 
 from __future__ import annotations
 
-import gc
 import mmap
 import os
 import pickle
@@ -20,6 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from ctbatch import memory
 from ctbatch.models import Batch, Checked, Names, SealedBatch, Span
 from ctbatch.pipeline.sealer.sealing import Sealed, Sealing
 
@@ -94,8 +94,7 @@ def serve() -> None:
         spec, fds = pickle.load(jobs)  # noqa: S301  # written by our own parent
         sealing, arenas = Sealing(spec), [Arena(fd) for fd in fds]
         result: object = None
-        gc.freeze()  # as ctbatch.cli.loop does
-        gc.set_threshold(20_000)
+        memory.settle()
         while True:
             text = pickle.dumps(result, protocol=5)
             results.write(LENGTH.pack(len(text)) + text)

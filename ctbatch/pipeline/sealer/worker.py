@@ -36,14 +36,6 @@ __all__ = ["DEPTH", "Worker"]
 
 _T = TypeVar("_T")
 
-_KEEP_MEMORY = {
-    "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=33554432:glibc.malloc.mmap_threshold=33554432"
-}
-"""Has glibc keep what is freed for what comes next, up to 32 MB. Otherwise it gives the memory of
-each batch back to the system and takes it anew, page by page: 300 page faults a batch, half of the
-system time that a run with a worker takes. (Not so in the parent, which holds dozens of batches.)
-"""
-
 DEPTH = 4
 """Jobs that a worker has at a time: it goes on with the next one while this process, which has
 other things to do, takes the result of the last. With two it stood still for a sixth of the time.
@@ -191,7 +183,7 @@ def _spawn(theirs: socket.socket, fds: Sequence[int | None]) -> subprocess.Popen
         stdout=theirs.fileno(),
         pass_fds=[fd for fd in fds if fd is not None],
         # What it needs to know comes by pipe: the passcode is not for a child's environment.
-        env=_KEEP_MEMORY | {k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
+        env={k: v for k, v in os.environ.items() if not k.startswith("CLEVERTAP_")},
         # A group of its own, so that a terminal's Ctrl-C does not reach it.
         process_group=0 if os.name == "posix" else None,
     )
