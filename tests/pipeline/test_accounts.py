@@ -22,15 +22,16 @@ from tests.pipeline.ledgers import DIGEST, admit, opened, read, settle, span
 ROOT = Path(__file__).parents[2]
 
 
-@given(st.none() | st.frozensets(st.integers(0, 40)))
-def test_indexes_survive_packing(indexes: frozenset[int] | None) -> None:
-    """What is unpacked is what was packed."""
-    assert unpack_indexes(pack_indexes(indexes)) == indexes
+@given(st.none() | st.frozensets(st.integers(0, 40)), st.integers(41, 50))
+def test_indexes_survive_packing(indexes: frozenset[int] | None, lines: int) -> None:
+    """What is unpacked is what was packed, also where the last line is among them."""
+    for count in (lines, 1 + max(indexes or {0})):
+        assert unpack_indexes(pack_indexes(indexes, count)) == indexes
 
 
 def test_a_thousand_pending_lines_take_a_few_bytes() -> None:
     """A dry run leaves every line of every span pending."""
-    assert pack_indexes(frozenset(range(1000))) == b"[0,1000]"
+    assert pack_indexes(frozenset(range(1000)), 1000) == b"[0,1000]"
 
 
 async def test_totals_are_of_one_source(tmp_path: Path) -> None:

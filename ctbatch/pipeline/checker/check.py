@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
 
-from ctbatch.models import Batch, Checked, Names, Refusal, State, line_bounds
+from ctbatch.models import Batch, Checked, Names, Refusal, State, line_bounds, numbers
 from ctbatch.pipeline.checker.fastlane import Alike, FastLane, Sorted
 from ctbatch.pipeline.checker.fields import Facts, examine
 from ctbatch.pipeline.checker.parsing import Flaw, parse
@@ -140,7 +140,7 @@ def _alike(batch: Batch, rules: Rules, clean: Alike, flawed: Mapping[int, _Judge
     """Put together lines of one shape and others that are no records: no name is looked at."""
     positions: Sequence[int] = range(batch.span.lines)
     if flawed:
-        positions = list(positions)
+        positions = list(numbers(batch.span.lines))
         for index in sorted(flawed, reverse=True):
             del positions[index]
     records = len(positions)

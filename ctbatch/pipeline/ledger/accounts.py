@@ -18,7 +18,7 @@ from typing import Any
 from ctbatch.errors import RunDirectoryError
 from ctbatch.models import Counts, Refusal, Span
 from ctbatch.pipeline.ledger.rejects import Copies, unpack_rows
-from ctbatch.pipeline.ledger.schema import pack_indexes, snapshot, unpack_indexes
+from ctbatch.pipeline.ledger.schema import NO_INDEXES, snapshot, unpack_indexes
 
 __all__ = ["Accounts", "Recorded", "SourceRow", "Totals", "legible"]
 
@@ -118,7 +118,7 @@ class Accounts:
         row = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM span WHERE processed + unprocessed + unknown > 0"
             " OR (state = 'admitted' AND (maybe IS NULL OR maybe != ?)))",
-            (pack_indexes(frozenset()),),
+            (NO_INDEXES,),
         ).fetchone()
         return bool(row[0])
 

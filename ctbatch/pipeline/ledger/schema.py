@@ -16,11 +16,13 @@ import orjson
 
 from ctbatch import paths
 from ctbatch.errors import RunDirectoryError
+from ctbatch.models import line_indexes
 from ctbatch.pipeline.ledger.durable import sync_directory
 
 __all__ = [
     "ADMIT",
     "LEDGER_NAME",
+    "NO_INDEXES",
     "SETTLE",
     "connect",
     "pack_indexes",
@@ -31,6 +33,9 @@ __all__ = [
 ]
 
 LEDGER_NAME = "ledger.sqlite"
+
+NO_INDEXES = b"[]"
+"""What :func:`pack_indexes` makes of none."""
 
 _VERSION = 1
 
@@ -174,22 +179,25 @@ def _check_version(db: sqlite3.Connection, run_dir: Path) -> None:
     raise RunDirectoryError(str(run_dir), why, remedy)
 
 
-def pack_indexes(indexes: frozenset[int] | None) -> bytes | None:
-    """Line indexes as JSON ranges ``[first, end, …]``: mostly they are consecutive, but for a few
-    gaps, and only these are looked at one by one.
+def pack_indexes(indexes: frozenset[int] | None, lines: int) -> bytes | None:
+    """Some of the indexes of so many lines as JSON ranges ``[first, end, …]``: mostly they are
+    consecutive, but for a few gaps, and only these are looked at one by one.
     """
     if indexes is None:
         return None
     if not indexes:
-        return b"[]"
-    first, end = min(indexes), max(indexes) + 1
-    bounds = [first]
-    for missing in sorted(set(range(first, end)) - indexes):
+        return NO_INDEXES
+    bounds = [0]
+    for missing in sorted(line_indexes(lines) - indexes):
         if bounds[-1] == missing:
             bounds[-1] = missing + 1
         else:
             bounds += (missing, missing + 1)
-    return orjson.dumps([*bounds, end])
+    if bounds[-1] == lines:
+        bounds.pop()
+    else:
+        bounds.append(lines)
+    return orjson.dumps(bounds)
 
 
 def unpack_indexes(blob: bytes | None) -> frozenset[int] | None:

@@ -38,6 +38,7 @@ from ctbatch.pipeline.ledger.rejects import RejectFiles, fresh_state
 from ctbatch.pipeline.ledger.schema import (
     ADMIT,
     LEDGER_NAME,
+    NO_INDEXES,
     SETTLE,
     connect,
     pack_indexes,
@@ -127,7 +128,8 @@ class Ledger:
         returns; wait for it before anything goes out.
         """
         on_wire = None if len(maybe) == span.lines else maybe
-        row = (*_columns(span), digest, key_id, pack_indexes(pending), pack_indexes(on_wire))
+        packed = pack_indexes(pending, span.lines), pack_indexes(on_wire, span.lines)
+        row = (*_columns(span), digest, key_id, *packed)
         return self._submit(lambda: self._keep_span(ADMIT, row))
 
     def settle(
@@ -148,9 +150,8 @@ class Ledger:
         numbers = (
             counts.processed, counts.unprocessed, counts.invalid, counts.unknown, counts.blank
         )  # fmt: skip
-        row = (
-            *_columns(span), digest, state, *numbers, pack_indexes(pending), pack_indexes(maybe)
-        )  # fmt: skip
+        packed = pack_indexes(pending, span.lines), pack_indexes(maybe, span.lines)
+        row = (*_columns(span), digest, state, *numbers, *packed)
 
         def write() -> None:
             for file, at, rows in self.files.append(span, refusals):
@@ -171,7 +172,7 @@ class Ledger:
             )
             self._db.execute(
                 "UPDATE span SET maybe = ? WHERE source = ? AND first_line = ?",
-                (pack_indexes(frozenset()), *key),
+                (NO_INDEXES, *key),
             )
 
         await self._submit(write)
