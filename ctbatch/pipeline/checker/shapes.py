@@ -188,8 +188,8 @@ class Shape:
         if len(found) != lines:  # a string ran over the end of its line
             careful = Form.CAREFUL
             return [b""] * lines if form is careful else self.find(text, lines, careful)
-        shortest = min(map(len, found)) or min(map(len, filter(None, found)), default=len(text))
-        if shortest > LONGEST_PLACEHOLDER:
+        named = found if all(found) else filter(None, found)
+        if min(map(len, named), default=len(text)) > LONGEST_PLACEHOLDER:
             return found
         if _PLACEHOLDERS.isdisjoint(map(bytes.lower, found)):
             return found
