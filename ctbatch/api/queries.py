@@ -19,6 +19,7 @@ from clients that have logged them.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -129,7 +130,7 @@ def event_query(
         SettingsError: it is no JSON object, says otherwise than what is given, or lacks one of the
             three.
     """
-    text = b"{}" if query is None else query
+    text = b"{}" if query is None else query.removeprefix(BOM_UTF8)  # RFC 8259, section 8.1
     members = read_object(text)
     if members is None:
         raise SettingsError("--query", "is not a JSON object in UTF-8")

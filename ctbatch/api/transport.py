@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
@@ -63,6 +64,11 @@ REPLY_EXTRA_BYTES = 1 << 20
 
 WORDS_S = 5.0
 """How long the body of a refusal is waited for: what it says is known without."""
+
+GRACE_S = 0.05
+"""Between the deadline of an attempt and its end. A process that stood still (Ctrl-Z, a machine
+that slept) finds its timers due before it looks at what has arrived: a reply that is here is read.
+"""
 
 KEPT_HEADERS = ("Content-Encoding", "Content-Type", "Date", "Retry-After")
 """All that anybody here reads; the rest of a reply's head is dropped at once."""
@@ -189,7 +195,7 @@ class Transport:
         )
         self._requests += 1
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with _deadline(self._timeout_s):
                 return await self._exchange(trip, method, url, headers, body)
         except Broke as broke:
             failure = trip.failure(broke.error)
@@ -309,6 +315,18 @@ class _Body(Payload):
             raise aiohttp.ClientConnectionResetError("closing")
         self._trip.handed_over = True
         await writer.write(self._data[end:])
+
+
+@asynccontextmanager
+async def _deadline(after_s: float) -> AsyncIterator[None]:
+    """Raise :class:`TimeoutError` after that time, and a moment in which the loop looks round."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as end:
+        due = loop.call_later(after_s, lambda: end.reschedule(loop.time() + GRACE_S))
+        try:
+            yield
+        finally:
+            due.cancel()
 
 
 def _host_of(location: str | None) -> str | None:

@@ -12,6 +12,7 @@ import typer
 
 from ctbatch import shell
 from ctbatch.api.wire import MAX_CONCURRENT_UPLOADS
+from ctbatch.cli.options import path_of
 from ctbatch.emulator.faults import FAULTS
 from ctbatch.emulator.server import Emulator, run
 from ctbatch.emulator.state import ACCOUNT_ID, Config
@@ -30,7 +31,12 @@ def emulator(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 is a free one.")] = 0,
     account_id: Annotated[str, typer.Option(help="The account it serves.")] = ACCOUNT_ID,
     keys_dir: Annotated[
-        Path | None, typer.Option(help="Keep keys and passcode here; else they go with it.")
+        Path | None,
+        typer.Option(
+            help="Keep keys and passcode here; else they go with it.",
+            metavar="PATH",
+            parser=path_of("--keys-dir"),
+        ),
     ] = None,
     raw_keys: Annotated[
         bool, typer.Option("--raw-keys", help="Make keys without a prefix (RAW).")

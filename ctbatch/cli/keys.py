@@ -18,6 +18,7 @@ import typer
 from ctbatch import shell
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
+from ctbatch.cli.options import path_of
 from ctbatch.cli.secret_files import ask_passphrase, read_secret
 from ctbatch.cli.wording import clean
 from ctbatch.crypto import upkeep
@@ -128,7 +129,12 @@ class Checked:
 @app.command()
 def generate(
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where the two files go; made if not there.")
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Where the two files go; made if not there.",
+            parser=path_of("--out"),
+        ),
     ],
     prefix: Annotated[
         PrefixName, typer.Option(case_sensitive=False, help="How ciphertexts name their key.")

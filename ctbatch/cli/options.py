@@ -14,7 +14,7 @@ Ranges are not checked here (:mod:`ctbatch.settings` does that), nor what a mode
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,7 +27,16 @@ from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
 from ctbatch.settings import Account, Endpoint, KeyFiles, OnAmbiguous, Secret
 
-__all__ = ["Connection", "Environment", "Kind", "Output", "Tuning", "as_flags", "workers_in"]
+__all__ = [
+    "Connection",
+    "Environment",
+    "Kind",
+    "Output",
+    "Tuning",
+    "as_flags",
+    "path_of",
+    "workers_in",
+]
 
 Environment = Mapping[str, str]
 
@@ -43,10 +52,17 @@ def _option(panel: str, help_text: str, *names: str, metavar: str | None = None)
     return typer.Option(*names, help=help_text, rich_help_panel=panel, metavar=metavar)
 
 
-def _run_dir(text: str) -> Path:
-    if not text:  # here, because as a path it would be the working directory
-        raise SettingsError("--run-dir", "is empty", _NOT_EMPTY)
-    return Path(text)
+def path_of(option: str) -> Callable[[str], Path]:
+    """Takes the text of an option for a path, unless it is empty: that would be the working
+    directory. The parser raises :class:`SettingsError`.
+    """
+
+    def parse(text: str) -> Path:
+        if not text:
+            raise SettingsError(option, "is empty", _NOT_EMPTY)
+        return Path(text)
+
+    return parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +304,7 @@ class Kind:
             help="Where report and refused lines go. Default: a new one in ctbatch-runs.",
             rich_help_panel=_KIND,
             metavar="PATH",
-            parser=_run_dir,
+            parser=path_of("--run-dir"),
         ),
     ] = None
 

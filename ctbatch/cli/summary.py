@@ -46,6 +46,9 @@ _HEADLINES = {
     RunState.KILLED: "was killed before its end",
 }
 
+_NOT_CLOSED = {RunState.RUNNING, RunState.KILLED}
+"""A report that is there all the same is of an earlier process."""
+
 _STATES = (
     ("processed", "accepted by the service"),
     ("unprocessed", "refused by the service"),
@@ -74,13 +77,14 @@ def _all(report: Report) -> Iterator[str]:
     yield ""
     yield from _took(report)
     if report.run_dir:
-        yield ""
         yield from _files(report)
         yield from _next_steps(report)
 
 
 def _headline(report: Report) -> str:
     run = f"Run {clean(report.run_id)}"
+    if report.state is RunState.STOPPED and not report.lines.unsent:
+        return f"{run} ended with a problem."
     if report.state is not RunState.COMPLETE:
         return f"{run} {_HEADLINES[report.state]}."
     if not report.lines.total:
@@ -197,7 +201,7 @@ def _files(report: Report) -> Iterator[str]:
     directory = Path(report.run_dir)
     counts = report.lines
     wanted = {
-        "report.json": True,
+        "report.json": report.state not in _NOT_CLOSED,
         "rejected": counts.unprocessed + counts.invalid > 0,
         "unknown": counts.unknown > 0,
     }
@@ -207,8 +211,11 @@ def _files(report: Report) -> Iterator[str]:
         if wanted.get(name, False) or wanted.get(name.split(".")[0], False)
     ]
     rows += [(Path(name).name, "edited since, so moved out of the way") for name in report.moved]
+    if not rows:
+        return
     shown = [(clean(str(directory / name)), meaning) for name, meaning in rows]
     width = max(len(path) for path, _ in shown)
+    yield ""
     yield "Files"
     yield from (f"  {path:<{width}}  {meaning}" for path, meaning in shown)
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import pickle
 import socket
+import threading
 import time
 import traceback
 
@@ -162,6 +163,17 @@ async def test_a_body_that_never_ends_is_lost() -> None:
             await asyncio.sleep(0.02)
 
     assert is_lost(await fails(script, timeout_s=SHORT_S), "timeout")
+
+
+async def test_a_reply_that_came_while_the_process_stood_still_is_read() -> None:
+    """A process that was stopped finds its deadline passed, and a reply that was in time."""
+
+    async def script(talk: Talk) -> None:
+        await taken(talk, OK)
+        threading.Event().wait(1.5 * SHORT_S)  # nothing else of this process runs
+
+    async with RawServer(script) as server, to(server, SHORT_S) as transport:
+        assert (await upload(transport)).body == b"hi"
 
 
 async def test_a_closed_connection_without_an_answer_is_lost() -> None:

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import termios
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -271,9 +272,9 @@ def test_profiles_come_by_a_query_file(
     capfdbinary: pytest.CaptureFixture[bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From a file or standard input."""
+    """From a file, with a BOM or without, or standard input."""
     query = b'{"event_name": "Bought", "from": 19700101, "to": 20241003}'
-    (tmp_path / "q.json").write_bytes(query)
+    (tmp_path / "q.json").write_bytes(BOM_UTF8 + query)
     assert main(["profiles", "--query", str(tmp_path / "q.json")]) == 0
     out = capfdbinary.readouterr().out
     assert [orjson.loads(line)["identity"] for line in out.splitlines()] == ["a"]

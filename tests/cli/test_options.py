@@ -261,6 +261,22 @@ def test_an_empty_flag_is_refused_and_not_as_none(
     assert err.startswith(f"ctbatch: {option}")
 
 
+@pytest.mark.parametrize(
+    "command", [["keys", "generate", "--out", ""], ["emulator", "--keys-dir", ""]]
+)
+def test_an_empty_directory_is_not_the_working_directory(
+    command: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No keys are put where nobody meant them to be."""
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith(f"ctbatch: {command[-2]}: is empty")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_variable_is_as_none() -> None:
     """What a container sets to nothing is not set."""
     settings = made(env=ENV | {"CLEVERTAP_BASE_URL": "", "CTBATCH_LOG_LEVEL": ""})

@@ -181,7 +181,14 @@ def test_a_clean_run_is_short() -> None:
             "is complete: every line is fit to be sent.",
         ),
         (replace(REPORT, state=RunState.RUNNING), "is still running."),
-        (replace(REPORT, state=RunState.STOPPED), "stopped before its end."),
+        (
+            replace(REPORT, state=RunState.STOPPED, lines=Counts(total=1, invalid=1)),
+            "ended with a problem.",
+        ),
+        (
+            replace(REPORT, state=RunState.STOPPED, lines=Counts(total=1, unsent=1)),
+            "stopped before its end.",
+        ),
         (replace(REPORT, state=RunState.REFUSED), "was refused by the service."),
         (replace(REPORT, state=RunState.INTERRUPTED), "was interrupted."),
         (replace(REPORT, state=RunState.KILLED), "was killed before its end."),
@@ -198,6 +205,7 @@ def test_a_time_that_is_not_known_is_not_told(state: RunState) -> None:
     text = summary(replace(REPORT, state=state, elapsed_s=0.0, throughput=Throughput()))
     assert "Began     2026-01-31T12:00:00Z" in text
     assert "Took" not in text
+    assert "this report" not in text
 
 
 def test_a_stop_says_why() -> None:
