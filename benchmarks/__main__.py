@@ -26,12 +26,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def names() -> list[str]:
-    """The benchmarks there are; first the one that wants glibc as it is: others have it keep
-    memory.
-    """
+    """The benchmarks there are."""
     found = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    named = (name for name in found if name.startswith("bench_"))
-    return sorted(named, key=lambda name: (name != "bench_client", name))
+    return sorted(name for name in found if name.startswith("bench_"))
 
 
 def measure(name: str) -> dict[str, float]:

@@ -21,7 +21,6 @@ from benchmarks.bench_upload import Case, Measured, once
 from benchmarks.inputs import Profiles
 from benchmarks.rounds import PER_PROFILE
 from benchmarks.sink import Weather
-from ctbatch.memory import keep_freed
 
 __all__ = ["main"]
 
@@ -80,11 +79,8 @@ def share(rounds: int) -> Iterator[Target]:
 
 def client(rounds: int) -> Iterator[Target]:
     """CPU beside the floor, and beside checking and sealing alone."""
-    for loops in ("", ", loops that keep memory"):
-        if loops:
-            keep_freed()
-        for name, bad_every in (("clean", 0), ("1 % bad", 100)):
-            taken = bench_client.measured(rounds, bad_every)
+    for name, bad_every in (("clean", 0), ("1 % bad", 100)):
+        for loops, taken in bench_client.measured(rounds, bad_every).items():
             of = f"{name}{loops}"
             yield Target(f"floor, {of}, {PER_PROFILE}", [one.floor for one in taken])
             yield Target(f"whole client, {of}, × floor", [one.floors for one in taken], most=1.3)
@@ -98,7 +94,7 @@ def workers(rounds: int) -> Iterator[Target]:
     floors: list[float] = []
     rates: dict[str, list[float]] = {count: [] for count in cases}
     for _ in range(rounds):
-        floors.append(bench_client.measured(1)[0].floor)
+        floors.append(bench_client.alone(bench_client.floor_us))
         for count, taken in _in_turns(cases, 1).items():
             rates[count].append(taken[0].lines_per_s)
     yield Target(f"floor, {PER_PROFILE}", floors)
@@ -165,7 +161,6 @@ def the_vendor(rounds: int, clone: Path) -> Iterator[Target]:
     yield Target("the vendor's tool, × whole client", ratios, least=7)
 
 
-# In this order: the last one has glibc keep memory, for itself and all that would come after it.
 GROUPS: dict[str, Callable[[int], Iterator[Target]]] = {
     group.__name__: group for group in (share, workers, memory, tls, start, client)
 }
@@ -176,17 +171,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ["vendor", *GROUPS]
+    names = [*GROUPS, "vendor"]
     parser.add_argument("group", nargs="*", help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--clone", type=Path, help="the vendor's tool's repository")
     args = parser.parse_args()
-    asked = set(args.group or (names if args.clone else GROUPS))
-    if unknown := asked - set(names):
+    asked = args.group or (names if args.clone else list(GROUPS))
+    if unknown := set(asked) - set(names):
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
     if "vendor" in asked and args.clone is None:
         parser.error("vendor needs --clone")
-    for name in filter(asked.__contains__, names):
+    for name in asked:
         print(f"\n{name}", flush=True)
         rounds: int = args.rounds
         found = the_vendor(rounds, args.clone) if name == "vendor" else GROUPS[name](rounds)
