@@ -98,7 +98,8 @@ class Controller:
         """A 429 came for the request with this ticket."""
         if ticket < self._lowered:
             return
-        if self.limit > self._good and ticket == self._changes:
+        if self.limit > self._good and (self._reached or ticket == self._changes):
+            # Of requests that go out together with the one too many, any may be refused.
             self._failed += self.limit == self._good + 1 or not self._doubling
             lower = self._good
         else:
@@ -170,7 +171,7 @@ class Slots:
     ) -> None:
         self._controller = controller
         self._clock = clock
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[int]] = deque()
         self._began: float | None = None
         self._counted_to = 0.0
         self._taken_s = self._open_s = 0.0
@@ -205,25 +206,26 @@ class Slots:
 
     async def _acquire(self) -> int:
         """Wait for a slot; returns its ticket."""
-        if self._waiting or self.in_flight >= self._controller.limit:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():  # a slot was given in the same turn of the loop
-                    self._give_back()
-                elif turn in self._waiting:
-                    self._waiting.remove(turn)
-                raise
-        else:
-            self._give()
-        return self._controller.sent(self.in_flight)
+        if not self._waiting and self.in_flight < self._controller.limit:
+            return self._give()
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # a slot was given in the same turn of the loop
+                self._give_back()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
 
-    def _give(self) -> None:
-        """Give out a slot: counted from now on, even where its taker has yet to wake up."""
+    def _give(self) -> int:
+        """Give out a slot, and its ticket: counted from now on, and by the limit of now, even where
+        its taker has yet to wake up.
+        """
         self._count()
         self.in_flight += 1
+        return self._controller.sent(self.in_flight)
 
     def _give_back(self) -> None:
         self._count()
@@ -243,8 +245,7 @@ class Slots:
         while self._waiting and self.in_flight < self._controller.limit:
             turn = self._waiting.popleft()
             if not turn.done():  # done is who was cancelled and has yet to notice
-                self._give()
-                turn.set_result(None)
+                turn.set_result(self._give())
 
     def _count(self) -> None:
         """Add up the slot-seconds until now."""

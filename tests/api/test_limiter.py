@@ -144,15 +144,21 @@ def test_a_failed_probe_goes_back_to_the_last_limit_that_held() -> None:
     assert controller.limit == 7
 
 
-def test_a_refusal_from_before_the_probe_is_no_failed_probe() -> None:
-    """A request sent at the old limit and refused speaks against the old limit."""
+@pytest.mark.parametrize(("in_flight", "limit"), [(7, 3), (8, 7)])
+def test_a_refusal_from_before_the_probe_counts_against_it_where_it_was_made_use_of(
+    in_flight: int, limit: int
+) -> None:
+    """Requests of a burst are refused in any order, so the one too many may be another one; but
+    where none went out beyond the old limit, the refusal speaks against that.
+    """
     controller = Controller(15, 15)
     controller.throttled(0.0, controller.sent(15))
-    before = controller.sent(7)
-    now = _believe(controller, 2.2)
-    assert controller.limit == 8
+    before, now = controller.sent(7), 0.0
+    while controller.limit == 7:
+        now = _believe(controller, 0.05, now)
+    controller.sent(in_flight)
     controller.throttled(now, before)
-    assert controller.limit == 3
+    assert controller.limit == limit
 
 
 def test_the_limit_is_never_below_one() -> None:
@@ -295,6 +301,24 @@ async def test_a_waiter_cancelled_in_the_turn_of_the_grant_passes_it_on() -> Non
         assert holders.holding == [5]
         holders.cancel_all()
     assert slots.in_flight == 0
+
+
+async def test_who_wakes_late_went_out_by_the_limit_of_the_grant() -> None:
+    """The limit was lowered between the grant and the waking: the refusal of what was granted
+    before is of the same burst.
+    """
+    slots = Slots(Controller(4, 4))
+    async with asyncio.TaskGroup() as group:
+        holders = Holders(slots, group)
+        await holders.start(1, 2, 3, 4, 5)
+        holders.leave(1)  # 5 is given the slot, and in the same turn of the loop
+        holders.leave(2, throttled=True)  # the limit is lowered
+        await _turns()
+        assert (slots.limit, holders.holding) == (2, [3, 4, 5])
+        holders.leave(5, throttled=True)
+        await _turns()
+        assert slots.limit == 2
+        holders.cancel_all()
 
 
 async def test_shrinking_takes_effect_as_slots_are_given_back() -> None:
