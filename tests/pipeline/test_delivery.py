@@ -12,8 +12,9 @@ from unittest.mock import patch
 
 import pytest
 
+from ctbatch.api.breakage import redirected
 from ctbatch.crypto.keyset import Keyset, generate, to_json
-from ctbatch.errors import ReplyLost
+from ctbatch.errors import ReplyLost, ServiceRefused
 from ctbatch.models import Batch, Span
 from ctbatch.notices import Live, Silent
 from ctbatch.pipeline import runs
@@ -237,6 +238,35 @@ async def test_what_is_sealed_anew_is_admitted_anew(tmp_path: Path) -> None:
         await Delivery(stages, 0, _batch(Line("set", "a"))).run()
     assert service.requests == 2
     assert read(tmp_path, lambda accounts: accounts.key_ids()) == [new.primary_id]
+
+
+# -- what may have arrived -----------------------------------------------------------------------
+
+
+class Elsewhere(ScriptedService):
+    """A service that loses what it is sent so many times, and then has moved."""
+
+    losses: int = 0
+
+    async def request(self, *_: object, **__: object) -> NoReturn:
+        self.requests += 1
+        if self.requests <= self.losses:
+            raise ReplyLost("reset", "reset")
+        raise redirected("h", 302, None)
+
+
+@pytest.mark.parametrize("losses", [0, 1])
+async def test_a_redirect_says_nothing_of_the_attempts_before_it(
+    tmp_path: Path, losses: int
+) -> None:
+    """What a redirect answers was not acted on; what was lost before may have been."""
+    service = Elsewhere()
+    service.losses = losses
+    async with _stages(tmp_path, service) as stages:
+        await Delivery(stages, 0, _batch(Line("set", "a"), Line("set", "b"))).run()
+        assert isinstance(stages.stop.reason, ServiceRefused)
+    assert service.requests == losses + 1
+    assert [found.maybe for found in _recorded(tmp_path)] == [None] * losses
 
 
 # -- in a run ------------------------------------------------------------------------------------
