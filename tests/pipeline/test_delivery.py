@@ -15,9 +15,10 @@ import pytest
 from ctbatch.api.breakage import redirected
 from ctbatch.crypto.keyset import Keyset, generate, to_json
 from ctbatch.errors import ReplyLost, ServiceRefused
-from ctbatch.models import Batch, Span
+from ctbatch.models import Batch, Counts, Span
 from ctbatch.notices import Live, Silent
 from ctbatch.pipeline import runs
+from ctbatch.pipeline.batcher import digest_of
 from ctbatch.pipeline.delivery import CALM_TRIES, Delivery
 from ctbatch.pipeline.equipment import Backoff, Equipment
 from ctbatch.pipeline.keyring import Keyring
@@ -241,6 +242,27 @@ async def test_what_is_sealed_anew_is_admitted_anew(tmp_path: Path) -> None:
 
 
 # -- what may have arrived -----------------------------------------------------------------------
+
+
+async def test_what_goes_out_again_is_admitted_with_all_that_had_not(tmp_path: Path) -> None:
+    """Of a batch that an earlier process began one line may have arrived; without a key's name,
+    as in plaintext, nothing else tells that it goes out with others now.
+    """
+    batch, both = _batch(Line("set", "a"), Line("set", "b")), frozenset({0, 1})
+    digest, admitted = digest_of(batch), list[frozenset[int]]()
+    async with _stages(tmp_path, ScriptedService()) as stages:
+        admit = stages.ledger.admit
+
+        def noted(*args: Any, **fields: Any) -> asyncio.Future[None]:
+            admitted.append(fields["maybe"])
+            return admit(*args, **fields)
+
+        one = frozenset({0})
+        await admit(batch.span, digest=digest, key_id=None, pending=both, maybe=one)
+        began = Recorded(batch.span, False, digest, Counts(), both, one)
+        with patch.object(stages.ledger, "admit", noted):
+            await Delivery(stages, 0, batch, began).run()
+    assert admitted == [both]
 
 
 class Elsewhere(ScriptedService):
