@@ -124,7 +124,7 @@ def event_query(
     name: str | None, from_date: int | None, to_date: int | None, query: bytes | None = None
 ) -> bytes:
     """The body of Get Events: ``query`` is a JSON object that the name and the dates (YYYYMMDD)
-    complete; its own bytes stay as they are.
+    complete; its own bytes stay as they are, but for a BOM.
 
     Raises:
         SettingsError: it is no JSON object, says otherwise than what is given, or lacks one of the
@@ -145,13 +145,15 @@ def event_query(
         ("--from", "from", from_date),
         ("--to", "to", to_date),
     ):
-        own = members.get(member)
+        given = member in members
+        if given and members[member] is None:
+            raise SettingsError("--query", f"has null for {member!r}", "give it, or leave it out")
         said = None if value is None else json.dumps(value, ensure_ascii=False)
-        if own is None and said is None:
+        if not given and said is None:
             raise SettingsError(option, "is missing", f"give it, or {member!r} in --query")
-        if own is not None and said is not None and not _says(own, value):
+        if given and said is not None and not _says(members[member], value):
             raise SettingsError(option, f"is not what {member!r} in --query says", "give one")
-        if own is None:
+        if not given:
             added.append(f'"{member}":{said}')
     if not added:
         return text

@@ -65,9 +65,10 @@ REPLY_EXTRA_BYTES = 1 << 20
 WORDS_S = 5.0
 """How long the body of a refusal is waited for: what it says is known without."""
 
-GRACE_S = 0.05
-"""Between the deadline of an attempt and its end. A process that stood still (Ctrl-Z, a machine
-that slept) finds its timers due before it looks at what has arrived: a reply that is here is read.
+LATE_S = 0.05
+"""A deadline is noticed that late only where the process stood still (Ctrl-Z, a machine that was
+paused). Its timers are due then before it looks at what has arrived meanwhile, so it takes as long
+for that: a reply that is here is read.
 """
 
 KEPT_HEADERS = ("Content-Encoding", "Content-Type", "Date", "Retry-After")
@@ -272,7 +273,7 @@ class Transport:
         """
         left_s = trip.started + self._timeout_s - perf_counter()
         try:
-            async with asyncio.timeout(min(WORDS_S, 0.8 * max(0.0, left_s))):
+            async with _deadline(min(WORDS_S, 0.8 * max(0.0, left_s))):
                 return await _bounded(trip, response, bound)
         except (aiohttp.ClientError, OSError, TransportError):
             trip.abort()
@@ -319,14 +320,22 @@ class _Body(Payload):
 
 @asynccontextmanager
 async def _deadline(after_s: float) -> AsyncIterator[None]:
-    """Raise :class:`TimeoutError` after that time, and a moment in which the loop looks round."""
+    """Raise :class:`TimeoutError` after that time, or, where it has long passed when that is
+    noticed, after a look at what has arrived.
+    """
     loop = asyncio.get_running_loop()
+    due_s = loop.time() + after_s
     async with asyncio.timeout(None) as end:
-        due = loop.call_later(after_s, lambda: end.reschedule(loop.time() + GRACE_S))
+
+        def over() -> None:
+            now_s = loop.time()
+            end.reschedule(now_s + (LATE_S if now_s > due_s + LATE_S else 0))
+
+        timer = loop.call_at(due_s, over)
         try:
             yield
         finally:
-            due.cancel()
+            timer.cancel()
 
 
 def _host_of(location: str | None) -> str | None:

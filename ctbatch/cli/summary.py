@@ -13,6 +13,7 @@ from pathlib import Path
 from ctbatch import shell
 from ctbatch.cli.wording import clean, count, duration, lines, percent, shares, size
 from ctbatch.models import Mode
+from ctbatch.paths import is_file
 from ctbatch.pipeline.report.document import Reason, Report, RunState
 
 __all__ = ["MODES", "summary"]
@@ -83,7 +84,7 @@ def _all(report: Report) -> Iterator[str]:
 
 def _headline(report: Report) -> str:
     run = f"Run {clean(report.run_id)}"
-    if report.state is RunState.STOPPED and not report.lines.unsent:
+    if report.state is RunState.STOPPED and report.counted_to_end and not report.lines.unsent:
         return f"{run} ended with a problem."
     if report.state is not RunState.COMPLETE:
         return f"{run} {_HEADLINES[report.state]}."
@@ -201,7 +202,7 @@ def _files(report: Report) -> Iterator[str]:
     directory = Path(report.run_dir)
     counts = report.lines
     wanted = {
-        "report.json": report.state not in _NOT_CLOSED,
+        "report.json": report.state not in _NOT_CLOSED and is_file(directory / "report.json"),
         "rejected": counts.unprocessed + counts.invalid > 0,
         "unknown": counts.unknown > 0,
     }

@@ -165,15 +165,38 @@ async def test_a_body_that_never_ends_is_lost() -> None:
     assert is_lost(await fails(script, timeout_s=SHORT_S), "timeout")
 
 
-async def test_a_reply_that_came_while_the_process_stood_still_is_read() -> None:
-    """A process that was stopped finds its deadline passed, and a reply that was in time."""
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 400 Bad Request\r\n"])
+async def test_a_reply_that_came_while_the_process_stood_still_is_read(head: bytes) -> None:
+    """A process that was stopped finds its deadline passed, and a reply that was in time: all of
+    it, or what was left of it.
+    """
 
     async def script(talk: Talk) -> None:
-        await taken(talk, OK)
+        await taken(talk, head and head + b"Content-Length: 2\r\n\r\n")
+        await asyncio.sleep(0.02)
+        await talk.send(b"hi" if head else OK)
         threading.Event().wait(1.5 * SHORT_S)  # nothing else of this process runs
 
     async with RawServer(script) as server, to(server, SHORT_S) as transport:
         assert (await upload(transport)).body == b"hi"
+
+
+async def test_a_deadline_is_not_longer_where_the_process_runs() -> None:
+    """And nothing is left of one that was kept."""
+    loop, complaints = asyncio.get_running_loop(), list[object]()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def script(talk: Talk) -> None:
+        await taken(talk, OK)
+        await talk.hold()
+
+    async with RawServer(script) as server, to(server, SHORT_S) as transport:
+        await upload(transport)
+        began_s = loop.time()
+        with pytest.raises(ReplyLost):
+            await upload(transport)
+        assert SHORT_S <= loop.time() - began_s < 1 + SHORT_S
+    assert not complaints
 
 
 async def test_a_closed_connection_without_an_answer_is_lost() -> None:

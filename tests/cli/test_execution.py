@@ -80,7 +80,7 @@ def test_quiet_leaves_errors_the_result_and_the_way_on(
     """The command that resumes is printed whenever there is one."""
     assert execute(ends_with(STOPPED), SEALED, Output(quiet=True), {}) == 4
     out, err = capsys.readouterr()
-    assert out.startswith("Run r1 stopped before its end.")
+    assert out.startswith("Run r1 ended with a problem.")
     assert err.splitlines() == [
         "error: gone",
         "ctbatch: the service is away",

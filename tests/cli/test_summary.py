@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,15 @@ REPORT = Report(
 CLEAN = Counts(total=3, processed=2, blank=1)
 
 
+@pytest.fixture
+def _written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's file is where it says."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/report.json").touch()
+
+
+@pytest.mark.usefixtures("_written")
 def test_the_whole_summary() -> None:
     """What went in, what became of it, why, how long, how fast, where the files are."""
     assert summary(REPORT) == (
@@ -189,6 +199,10 @@ def test_a_clean_run_is_short() -> None:
             replace(REPORT, state=RunState.STOPPED, lines=Counts(total=1, unsent=1)),
             "stopped before its end.",
         ),
+        (
+            replace(REPORT, state=RunState.STOPPED, lines=Counts(), counted_to_end=False),
+            "stopped before its end.",
+        ),
         (replace(REPORT, state=RunState.REFUSED), "was refused by the service."),
         (replace(REPORT, state=RunState.INTERRUPTED), "was interrupted."),
         (replace(REPORT, state=RunState.KILLED), "was killed before its end."),
@@ -199,13 +213,27 @@ def test_the_first_line_says_how_it_ended(report: Report, headline: str) -> None
     assert summary(report).splitlines()[0].endswith(headline)
 
 
+@pytest.mark.usefixtures("_written")
+@pytest.mark.parametrize("state", RunState)
+def test_a_report_is_named_where_the_run_came_to_an_end(state: RunState) -> None:
+    """What is there of a run that was killed is the report of an earlier process."""
+    ended = state not in {RunState.RUNNING, RunState.KILLED}
+    report = replace(REPORT, state=state, moved=(), lines=CLEAN)
+    assert ("this report" in summary(report)) == ended
+    assert ("Files" in summary(report)) == ended
+
+
+def test_a_report_that_could_not_be_written_is_not_named() -> None:
+    """The problem tells of it."""
+    assert "this report" not in summary(replace(REPORT, state=RunState.STOPPED))
+
+
 @pytest.mark.parametrize("state", [RunState.RUNNING, RunState.KILLED])
 def test_a_time_that_is_not_known_is_not_told(state: RunState) -> None:
     """Of a run that goes on, or was killed, it is told when it began."""
     text = summary(replace(REPORT, state=state, elapsed_s=0.0, throughput=Throughput()))
     assert "Began     2026-01-31T12:00:00Z" in text
     assert "Took" not in text
-    assert "this report" not in text
 
 
 def test_a_stop_says_why() -> None:
