@@ -27,6 +27,7 @@ __all__ = [
     "OnAmbiguous",
     "Secret",
     "Settings",
+    "check_header",
 ]
 
 MAX_BATCH_LINES = 1000
@@ -93,13 +94,18 @@ class Account:
             "is missing",
             "set CLEVERTAP_PASSCODE or pass --passcode-file",
         )
-        for name, value in (("--account-id", self.id), ("the passcode", self.passcode.reveal())):
-            _require(
-                value.isascii() and value.isprintable() and value == value.strip(),
-                name,
-                "must be printable ASCII without blanks around it",
-                "copy it again from the dashboard's settings page",
-            )
+        check_header("--account-id", self.id)
+        check_header("the passcode", self.passcode.reveal())
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise :class:`SettingsError` unless a header can carry the account id or passcode."""
+    _require(
+        value.isascii() and value.isprintable() and value == value.strip(),
+        name,
+        "must be printable ASCII without blanks around it",
+        "copy it again from the dashboard's settings page",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,11 +73,13 @@ class Link:
 class Trip(Attempt):
     """An attempt and the connection it uses; ``fresh``: not one that idled over ``JUST_USED_S``.
 
-    ``started`` is of ``perf_counter``: a loop's own clock may stand still for a whole exchange.
+    ``started`` and ``due`` are of ``perf_counter``: a loop's own clock may stand still for a whole
+    exchange.
     """
 
     fresh: bool = False
     started: float = 0.0
+    due: float = float("inf")
     link: Link | None = None
 
     def broke_off(self) -> bool:

@@ -145,15 +145,13 @@ def event_query(
         ("--from", "from", from_date),
         ("--to", "to", to_date),
     ):
-        given = member in members
-        if given and members[member] is None:
-            raise SettingsError("--query", f"has null for {member!r}", "give it, or leave it out")
+        own = _own(members, member)
         said = None if value is None else json.dumps(value, ensure_ascii=False)
-        if not given and said is None:
+        if own is None and said is None:
             raise SettingsError(option, "is missing", f"give it, or {member!r} in --query")
-        if given and said is not None and not _says(members[member], value):
+        if own is not None and said is not None and not _says(own, value):
             raise SettingsError(option, f"is not what {member!r} in --query says", "give one")
-        if not given:
+        if own is None:
             added.append(f'"{member}":{said}')
     if not added:
         return text
@@ -173,6 +171,13 @@ def _check_dates(from_date: int | None, to_date: int | None) -> None:
             raise SettingsError(option, f"must be a date as YYYYMMDD, not {value}") from None
     if from_date is not None and to_date is not None and from_date > to_date:
         raise SettingsError("--from", "is after --to")
+
+
+def _own(members: Mapping[str, Any], member: str) -> Any:
+    """What a query says itself, or ``None``."""
+    if member in members and members[member] is None:
+        raise SettingsError("--query", f"has null for {member!r}", "give it, or leave it out")
+    return members.get(member)
 
 
 def _says(own: Any, value: object) -> bool:

@@ -191,9 +191,9 @@ class Transport:
         and :class:`~ctbatch.errors.SettingsError` for what HTTP cannot carry.
         """
         url = self._url(path, query)
-        trip = Trip(
-            self._endpoint.host, self._peer, self._secure, fresh=fresh, started=perf_counter()
-        )
+        now = perf_counter()
+        trip = Trip(self._endpoint.host, self._peer, self._secure, fresh=fresh, started=now)
+        trip.due = now + self._timeout_s
         self._requests += 1
         try:
             async with _deadline(self._timeout_s):
@@ -271,7 +271,7 @@ class Transport:
         """The body of a refusal, which stands whatever had arrived by then, and without a body, if
         that breaks off, does not come or does not end.
         """
-        left_s = trip.started + self._timeout_s - perf_counter()
+        left_s = trip.due - perf_counter()
         try:
             async with _deadline(min(WORDS_S, 0.8 * max(0.0, left_s))):
                 return await _bounded(trip, response, bound)
@@ -314,6 +314,8 @@ class _Body(Payload):
         await asyncio.sleep(0)
         if self._trip.broke_off():
             raise aiohttp.ClientConnectionResetError("closing")
+        if perf_counter() > self._trip.due:  # it stood still: nobody would wait for the reply
+            raise TimeoutError
         self._trip.handed_over = True
         await writer.write(self._data[end:])
 

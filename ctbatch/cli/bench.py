@@ -15,7 +15,7 @@ import typer
 from ctbatch import paths
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, workers_in
+from ctbatch.cli.options import Connection, path_of, workers_in
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
 from ctbatch.cli.wording import count, duration, named_results
 from ctbatch.errors import ExitCode, SettingsError
@@ -29,6 +29,9 @@ from ctbatch.tuning.trials import Trials
 __all__ = ["bench"]
 
 _PICTURE = b"<svg"
+
+MAX_LINES = 10**12
+MIN_S, MAX_S = 0.1, 3600.0
 
 TOO_SLOW = 1.5
 """Answers that take so many times what the emulator was asked to take wait for a processor."""
@@ -57,15 +60,21 @@ def bench(
         ),
     ] = 1.2,
     svg: Annotated[
-        Path | None, typer.Option(help="Draw the curves into this file.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Draw the curves into this file.",
+            show_default=False,
+            metavar="PATH",
+            parser=path_of("--svg"),
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The figures as JSON on standard output.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Measure a file at a grid of settings, and name the one to use (exit code 4, if every request
-    failed).
+    """Measure a file at a grid of settings, and name the one to use (exit code 4, if no request
+    was accepted).
 
     Against the bundled emulator, within a minute:
 
@@ -80,8 +89,7 @@ def bench(
         ctbatch bench users.ndjson --live --limit 300000 --concurrency 8,15 --workers auto
     """
     grid = _grid(concurrency, batch_size, workers)
-    if lines < 1 or not 0.1 <= seconds <= 3600:
-        raise SettingsError("--lines and --seconds", "must be at least 1, and from 0.1 to 3,600")
+    _check_size(lines, seconds)
     config = ground.config()
     settings = ground.settings(inputs, connection, os.environ)
     if svg is not None:
@@ -107,7 +115,7 @@ def bench(
         streams.out("\n".join(_told(figures, ground.expected_ms, limited=ground.limit is not None)))
     if svg is not None:
         _draw(svg, figures, f"ctbatch bench, {ground.name}")
-    if any(found.failures for found in figures) and not any(map(_has_success, figures)):
+    if any(found.requests for found in figures) and not any(map(_has_success, figures)):
         raise typer.Exit(ExitCode.STOPPED)
 
 
@@ -126,6 +134,13 @@ def _grid(concurrency: str, batch_size: str, workers: str) -> Grid:
         Delivery(concurrency=setting.concurrency, workers=setting.workers)
         Batching(batch_size=setting.batch_size)
     return grid
+
+
+def _check_size(lines: int, seconds: float) -> None:
+    if not 1 <= lines <= MAX_LINES:
+        raise SettingsError("--lines", f"must be from 1 to {count(MAX_LINES)}")
+    if not MIN_S <= seconds <= MAX_S:
+        raise SettingsError("--seconds", f"must be from {MIN_S} to {count(MAX_S)}")
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -214,6 +229,12 @@ def _told(figures: Sequence[Figures], expected_ms: float | None, *, limited: boo
 def _advice(figures: Sequence[Figures], *, limited: bool) -> Iterator[str]:
     if not any(found.requests for found in figures):
         yield "Nothing was sent, so nothing is recommended: `ctbatch run --dry-run` says why."
+        return
+    if not any(map(_has_success, figures)):
+        yield (
+            "No request was accepted, so nothing is recommended: where all were too many (429), try"
+            " fewer at a time (--concurrency)."
+        )
         return
     best = choose(figures)
     if best is None or is_undecided(figures, best):

@@ -12,7 +12,7 @@ from ctbatch.api.client import Answer, Client
 from ctbatch.api.queries import encode_query
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection
+from ctbatch.cli.options import Connection, path_of
 from ctbatch.cli.outputs import Stdout, on_thread
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader, Reading, read_input, value_of
@@ -35,7 +35,11 @@ def call(
     reading: Reading,
     data: Annotated[
         Path | None,
-        typer.Option(help="File with the body; - for standard input.", metavar="FILE"),
+        typer.Option(
+            help="File with the body; - for standard input.",
+            metavar="FILE",
+            parser=path_of("--data"),
+        ),
     ] = None,
     query: Annotated[
         list[str] | None,

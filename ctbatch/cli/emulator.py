@@ -16,11 +16,13 @@ from ctbatch.cli.options import path_of
 from ctbatch.emulator.faults import FAULTS
 from ctbatch.emulator.server import Emulator, run
 from ctbatch.emulator.state import ACCOUNT_ID, Config
+from ctbatch.settings import check_header
 
 __all__ = ["emulator"]
 
 _FAULT_HELP = (
-    "NAME=RULE, may be repeated. RULE: a share from 0 to 1, every-N, first-N, after-N or only-N. "
+    "NAME=RULE, or NAME for always; may be repeated. RULE: a share from 0 to 1, every-N, first-N,"
+    " after-N or only-N. "
     f"NAME: {', '.join(FAULTS)}."
 )
 
@@ -85,6 +87,7 @@ def emulator(
     `/requests` tell what it saw. `POST /_emulator/rotate` gives it another key, `/client-key` has
     it take yours anew.
     """
+    check_header("--account-id", account_id or " ")
     config = Config(
         port=port,
         account_id=account_id,

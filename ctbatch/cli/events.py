@@ -13,7 +13,7 @@ from ctbatch.api.cursors import Download
 from ctbatch.api.queries import EVENTS_PATH, event_query
 from ctbatch.cli.downloading import Saving, Task, download
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection
+from ctbatch.cli.options import Connection, path_of
 from ctbatch.cli.reading import Reader, Reading, read_input
 
 __all__ = ["events"]
@@ -39,7 +39,11 @@ def events(
     ] = None,
     query: Annotated[
         Path | None,
-        typer.Option(help="JSON file with the whole query, or its filters; - for standard input."),
+        typer.Option(
+            help="JSON file with the whole query, or its filters; - for standard input.",
+            metavar="PATH",
+            parser=path_of("--query"),
+        ),
     ] = None,
 ) -> None:
     """Download events as NDJSON, one a line, each as the service wrote it.

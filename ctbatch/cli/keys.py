@@ -55,7 +55,10 @@ class PrefixName(StrEnum):
     LEGACY = "legacy"
 
 
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="Tink JSON, Tink binary or PEM.")]
+_File = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="Tink JSON, Tink binary or PEM.", parser=path_of("FILE")),
+]
 _INSECURE: Final = "Use key files that others can read or change."
 
 

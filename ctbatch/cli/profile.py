@@ -17,7 +17,7 @@ from ctbatch.api.lookups import Found
 from ctbatch.api.queries import LOOKUP_KINDS, Lookup
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection
+from ctbatch.cli.options import Connection, path_of
 from ctbatch.cli.outputs import Sink, on_thread, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader, Reading, read_input, value_of
@@ -50,7 +50,9 @@ def profile(
         Path | None,
         typer.Option(
             help='Many users: an identity a line, or JSON such as {"email": "…"}; - for'
-            " standard input."
+            " standard input.",
+            metavar="PATH",
+            parser=path_of("--from-file"),
         ),
     ] = None,
     output: Annotated[

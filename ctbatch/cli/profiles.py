@@ -13,7 +13,7 @@ from ctbatch.api.cursors import Download
 from ctbatch.api.queries import PROFILES_PATH, event_query
 from ctbatch.cli.downloading import Saving, Task, download
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection
+from ctbatch.cli.options import Connection, path_of
 from ctbatch.cli.reading import Reader, Reading, read_input
 from ctbatch.errors import SettingsError
 
@@ -27,7 +27,12 @@ def profiles(
     reading: Reading,
     query: Annotated[
         Path | None,
-        typer.Option(help="JSON file with the query; - for standard input.", show_default=False),
+        typer.Option(
+            help="JSON file with the query; - for standard input.",
+            show_default=False,
+            metavar="PATH",
+            parser=path_of("--query"),
+        ),
     ] = None,
 ) -> None:
     """Download the profiles of all users that a query finds, as NDJSON.

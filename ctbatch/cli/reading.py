@@ -25,6 +25,9 @@ from ctbatch.settings import Account, Endpoint
 
 __all__ = ["Reader", "Reading", "read_input", "value_of"]
 
+MAX_INPUT_BYTES = 64 << 20
+"""More than any body or query, and less than the memory of a small machine."""
+
 _T = TypeVar("_T")
 
 _READING: Final = "How it is read"
@@ -139,11 +142,20 @@ def value_of(option: str, given: str) -> str:
 
 
 def read_input(path: Path) -> bytes:
-    """A whole file, or standard input for ``-``. May block; raises :class:`InputError`."""
+    """A whole file, or standard input for ``-``, of at most 64 MiB. May block; raises
+    :class:`InputError`.
+    """
     try:
-        return _stdin(str(path)).read() if str(path) == "-" else path.read_bytes()
+        if str(path) == "-":
+            read = _stdin(str(path)).read(MAX_INPUT_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                read = file.read(MAX_INPUT_BYTES + 1)
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror})") from None
+    if len(read) > MAX_INPUT_BYTES:
+        raise InputError(str(path), f"is larger than {MAX_INPUT_BYTES:,} bytes")
+    return read
 
 
 def _stdin(what: str) -> BinaryIO:

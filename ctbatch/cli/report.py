@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from ctbatch.cli import streams
+from ctbatch.cli.options import path_of
 from ctbatch.cli.summary import summary
 
 __all__ = ["report"]
 
 
 def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory.")],
+    run_dir: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR", help="A run directory.", parser=path_of("RUN_DIR")),
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="The report as JSON on standard output.")
     ] = False,

@@ -11,7 +11,7 @@ import typer
 
 from ctbatch.cli.execution import execute
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, Output, Tuning, as_flags
+from ctbatch.cli.options import Connection, Output, Tuning, as_flags, path_of
 from ctbatch.cli.targets import Target, connect
 from ctbatch.models import Mode
 from ctbatch.notices import Watcher
@@ -29,7 +29,9 @@ def resume(
     run_dir: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN_DIR]", help="A run directory; the newest unfinished one unless given."
+            metavar="[RUN_DIR]",
+            help="A run directory; the newest unfinished one unless given.",
+            parser=path_of("RUN_DIR"),
         ),
     ] = None,
 ) -> None:

@@ -121,7 +121,11 @@ class Ground:
         kind = Kind(emulator=not self.live, server_dry_run=self.live, limit=self.limit)
         if not self.live:
             connection.refuse_all("has no meaning without --live")
-        return run_settings(inputs, connection, Tuning(), kind, env)
+        try:
+            return run_settings(inputs, connection, Tuning(), kind, env)
+        except SettingsError as error:
+            remedy = error.remedy.replace(": --emulator", ": leave out --live")
+            raise SettingsError(error.option, error.why, remedy) from None
 
 
 def attempt(

@@ -33,7 +33,7 @@ _ENDS = {
         "a request failed ({failures}), so nothing more was tried: try again once the service"
         " answers every time; `ctbatch check` may say what is wrong"
     ),
-    End.BUDGET: "the requests allowed are used up: --requests allows more",
+    End.BUDGET: "another try would take more requests than are allowed: --requests allows more",
     End.INPUT: "the input, or --limit, is too short to measure more requests at a time",
 }
 
@@ -109,7 +109,7 @@ def tune(
         streams.out_bytes(_json(found, ground))
     else:
         streams.out("\n".join(_told(found)))
-    if found.setting is None and found.verdict.end is End.FAILED:
+    if found.setting is None and found.verdict.end in {End.FAILED, End.THROTTLED}:
         raise typer.Exit(ExitCode.STOPPED)
 
 
@@ -182,8 +182,12 @@ def _told(found: _Found) -> Iterator[str]:
     yield f"After {count(number)} request{'' if number == 1 else 's'}: {why}."
     setting = found.setting
     if setting is None:
-        yield "Nothing could be measured, so there is nothing to recommend."
+        if found.tried and not number:
+            yield "Nothing was sent, so nothing is recommended: `ctbatch run --dry-run` says why."
+        else:
+            yield "Nothing could be measured, so nothing is recommended."
         return
     best = next(figures for figures in found.tried if figures.setting == setting)
-    yield f"{count(best.lines_per_s)} lines/s with {setting.concurrency} requests at a time:"
+    many = "1 request" if setting.concurrency == 1 else f"{setting.concurrency} requests"
+    yield f"{count(best.lines_per_s)} lines/s with {many} at a time:"
     yield f"Use {setting.options}"

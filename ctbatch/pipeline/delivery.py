@@ -42,6 +42,9 @@ _NOTHING: frozenset[int] = frozenset()
 _NO_SIGN = {Meaning.THROTTLED, Meaning.AMBIGUOUS}
 """Replies that do not tell that the service had room for one more request."""
 
+_NO_ANSWER = {Meaning.AMBIGUOUS, Meaning.UNOPENED}
+"""Replies that fail whatever their status says."""
+
 CALM_TRIES = 3
 """Pauses grow further under throttling only: outages are spaced elsewhere, the rest is bad luck."""
 
@@ -230,13 +233,13 @@ class Delivery:
         if isinstance(outcome, Reply):
             self._s.breaker.reached()
             verdict = await self._s.opener.open(outcome, records)
-            self._count(verdict.result)
+            self._count(verdict.result, failed=verdict.meaning in _NO_ANSWER)
             if verdict.too_many or verdict.meaning not in _NO_SIGN:
                 self._slot.answered(throttled=verdict.too_many)
             said = await self._clean(verdict)
             problem = self._judged(verdict, said)
         elif isinstance(outcome, TransportError):
-            self._count(outcome.result)
+            self._count(outcome.result, failed=True)
             problem = self._broken(outcome)
         else:  # a certificate or a redirect: nothing was acted on
             self._maybe = self._before
@@ -246,10 +249,10 @@ class Delivery:
         if problem is not None:
             self._s.stop.fail(problem)
 
-    def _count(self, result: str) -> None:
+    def _count(self, result: str, *, failed: bool) -> None:
         """An attempt ended so."""
         self._s.measured.attempt(result, self._wire_s)
-        self._s.tally.live.failed += is_failure(result)
+        self._s.tally.live.failed += failed or is_failure(result)
 
     def _judged(  # noqa: PLR0911  # the reply table: one return a row
         self, verdict: Verdict, said: str

@@ -40,6 +40,9 @@ WHOLE = 5
 """A trial lasts at most so many times the seconds that are to be measured: slots are opened one
 round trip after the other, which takes long where calls do."""
 
+AGAIN_S = 0.2
+"""Before a record goes out again that the service took no fault in (code 555)."""
+
 ROUNDS = 3
 """Answers for each slot from which a rate is certain."""
 
@@ -157,7 +160,11 @@ class _Probe:
         """Notices of a trial are nobody's business; what ends it is in its stop."""
 
     def failed_once(self, tries: int, retry_after: str | None) -> float:
-        """An attempt failed, and the run asks how long to pause before another: there is none."""
+        """The run asks how long to pause before another attempt: there is none where one failed.
+        (Otherwise the answer was that a record is to be sent again.)
+        """
+        if not (self._live.failed or self._live.throttled):
+            return AGAIN_S
         self.failed = True
         self._end()
         return 0.0

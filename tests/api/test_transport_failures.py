@@ -119,6 +119,17 @@ async def test_a_reset_inside_the_request_was_not_sent(at: int) -> None:
     assert error.result == "reset"
 
 
+async def test_a_body_is_not_completed_once_nobody_would_wait_for_the_reply() -> None:
+    """A process that stood still while it sent has not lost what it kept back."""
+
+    async def script(talk: Talk) -> None:
+        await talk.reader.readexactly(1)
+        threading.Event().wait(1.5 * SHORT_S)  # nothing else of this process runs
+        await talk.hold()
+
+    assert is_not_sent(await fails(script, bytes(8_000_000), SHORT_S), "timeout")
+
+
 async def test_a_service_that_stops_reading_was_not_sent() -> None:
     """Half of a body in a half-open connection is a time-out, and cannot be opened."""
 

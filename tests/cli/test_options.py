@@ -262,8 +262,14 @@ def test_an_empty_flag_is_refused_and_not_as_none(
 
 
 @pytest.mark.parametrize(
-    "command", [["keys", "generate", "--out", ""], ["emulator", "--keys-dir", ""]]
-)
+    "command",
+    [
+        ["keys", "generate", "--out", ""], ["emulator", "--keys-dir", ""], ["resume", ""],
+        ["report", ""], ["keys", "show", ""], ["bench", "x", "--svg", ""],
+        ["call", "POST", "/1/x", "--data", ""], ["profiles", "--query", ""],
+        ["events", "--query", ""], ["profile", "--from-file", ""],
+    ],
+)  # fmt: skip
 def test_an_empty_directory_is_not_the_working_directory(
     command: list[str],
     tmp_path: Path,
@@ -273,8 +279,25 @@ def test_an_empty_directory_is_not_the_working_directory(
     """No keys are put where nobody meant them to be."""
     monkeypatch.chdir(tmp_path)
     assert main(command) == 2
-    assert capsys.readouterr().err.startswith(f"ctbatch: {command[-2]}: is empty")
+    err = capsys.readouterr().err
+    assert err.startswith("ctbatch: ")
+    assert ": is empty" in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("account", ["", "café", " x", "caf\udce9"])
+def test_the_emulator_serves_no_account_that_run_would_refuse(
+    account: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it prints is for ``run`` to take."""
+    assert main(["emulator", "--account-id", account]) == 2
+    assert capsys.readouterr().err.startswith("ctbatch: --account-id: must be printable ASCII")
+
+
+def test_a_body_without_an_end_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not read until there is no memory left."""
+    assert main(["call", "POST", "/1/x", "--data", "/dev/zero"]) == 2
+    assert "is larger than" in capsys.readouterr().err
 
 
 def test_an_empty_variable_is_as_none() -> None:

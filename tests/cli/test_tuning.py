@@ -89,7 +89,7 @@ def test_an_empty_input_recommends_nothing(command: Command) -> None:
     _, out, _ = command("bench", "empty.ndjson", *SMALL, "--quiet", "--json")
     assert json.loads(out)["use"] is None
     _, out, _ = command("tune", "empty.ndjson", "--workers", "0", "--quiet")
-    assert "nothing to recommend" in out
+    assert "nothing is recommended" in out
 
 
 def test_lines_that_are_not_sent_are_no_rate(command: Command) -> None:
@@ -179,7 +179,7 @@ def test_workers_may_be_left_to_the_run(command: Command) -> None:
 
 def test_with_live_nothing_is_stored(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account is asked with dryRun, and for no more lines than ``--limit``."""
-    with served(latency_s=0.005) as service:
+    with served(latency_s=0.02) as service:
         for name, value in service.env.items():
             monkeypatch.setenv(name, value)
         assert command("bench", "users.ndjson", *SMALL, "--live", "--limit", "120")[0] == 0
@@ -193,6 +193,56 @@ def test_with_live_nothing_is_stored(command: Command, monkeypatch: pytest.Monke
         assert "nothing is stored" in err
         assert service.emulator.stats()["totals"]["records"] <= 270
         assert service.emulator.records() == []
+
+
+@pytest.mark.parametrize("name", ["bench", "tune"])
+def test_where_every_request_is_too_many_nothing_is_recommended(
+    command: Command, name: str
+) -> None:
+    """Exit code 4, as where every request fails otherwise."""
+    size = ("--concurrency", "1", "--batch-size", "10") if name == "bench" else ()
+    code, out, _ = command(
+        name, "users.ndjson", *FAST, "--max-concurrent", "0", "--workers", "0", *size
+    )
+    assert code == 4
+    assert "nothing is recommended" in out
+    assert "(429)" in out
+
+
+def test_a_record_that_is_asked_for_again_is_no_failure(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code 555 is the service's way to say so, in an answer that is believed."""
+    with served(latency_s=0.02, faults=("555=first-2",)) as service:
+        for name, value in service.env.items():
+            monkeypatch.setenv(name, value)
+        code, out, _ = command(
+            *("tune", "users.ndjson", "--live", "--limit", "200", "--max-concurrency", "1"),
+            *("--max-batch-size", "10", "--workers", "0", "--json"),
+        )
+    told = json.loads(out)
+    assert (code, told["trials"][0]["failed"]) == (0, False)
+    assert told["ended"] != "failed"
+
+
+def test_tune_tells_of_an_input_without_a_record(command: Command) -> None:
+    """Nothing can be sent of it, and a longer one of the kind would not help."""
+    Path("bad.ndjson").write_bytes(b"garbage\n" * 9)
+    code, out, _ = command("tune", "bad.ndjson", *FAST, "--workers", "0")
+    assert code == 0
+    assert out.splitlines()[-1].endswith("`ctbatch run --dry-run` says why.")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--lines", "0"), ("--lines", "9" * 20), ("--seconds", "nan")]
+)
+def test_bench_names_the_size_that_is_out_of_bounds(
+    command: Command, option: str, value: str
+) -> None:
+    """And not another one."""
+    code, _, err = command("bench", "users.ndjson", *FAST, option, value)
+    assert code == 2
+    assert f"{option}: must be from" in err
 
 
 def test_tune_finds_what_to_use(command: Command) -> None:
@@ -251,7 +301,7 @@ def test_tune_says_when_it_could_not_measure(command: Command) -> None:
     code, out, _ = command("tune", "users.ndjson", *FAST, "--workers", "0", "--quiet")
     assert code == 0
     assert "the input, or --limit, is too short" in out
-    assert "nothing to recommend" in out
+    assert "nothing is recommended" in out
     _, out, _ = command("tune", "users.ndjson", "--requests", "2", "--json", "--quiet")
     assert json.loads(out)["use"] is None
 
