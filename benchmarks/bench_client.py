@@ -16,6 +16,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
@@ -83,8 +84,8 @@ def measured(rounds: int, bad_every: int = 0) -> dict[str, list[Round]]:
 
 def alone(loop: Callable[[int, bool], float], bad_every: int = 0, kept: bool = False) -> float:
     """µs per profile of a loop in a process of its own."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(loop, (bad_every, kept))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(loop, bad_every, kept).result()
 
 
 def floor_us(bad_every: int, kept: bool) -> float:

@@ -3,9 +3,10 @@
     python -m benchmarks.compare main HEAD bench_check
     python -m benchmarks.compare main HEAD bench_upload --rounds 7 -- --latency-ms 0 --workers 0
 
-Each commit is checked out beside this one, with the benchmarks as they are here, and measured with
-this interpreter and its packages. Printed are the medians and, of the rounds' ratios (second to
-first), the median, the least and the greatest: a change is one where these agree.
+Each commit is checked out beside this one, with the benchmarks as they are here (so it has to have
+what these use of it), and measured with this interpreter and its packages. Printed are the medians
+and, of the rounds' ratios (second to first), the median, the least and the greatest: a change is
+one where these agree.
 """
 
 from __future__ import annotations

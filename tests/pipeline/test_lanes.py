@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 
 from ctbatch.crypto.hpke import OpeningKeys
 from ctbatch.crypto.keyset import generate, to_binary
-from ctbatch.models import Batch, Span
+from ctbatch.models import Batch, Overlong, Span
 from ctbatch.pipeline.checker.check import Rules, check
 from ctbatch.pipeline.sealer.lanes import Inline, Lane
 from ctbatch.pipeline.sealer.sealing import SealerSpec, frame
@@ -91,6 +92,21 @@ async def test_only_accepted_lines_are_sealed(make: Make) -> None:
         sealed = await lane.prepare(batch)
     assert sealed.checked == check(batch, Rules())
     assert opened(sealed.batch.body) == frame([b" " + RECORDS[0], event()])
+
+
+async def test_all_that_the_checker_finds_comes_back(make: Make) -> None:
+    """Further identities, which keep records in order, what must not go twice, warnings, places."""
+    odd = [profile({"a": list(range(101))}), profile(objectId="o", FBID="f"), b"", event(), b"{"]
+    batch = replace(batch_of(*odd), overlong=(Overlong(2, 50, 2_000_000),))
+    exact = check(batch, Rules())
+    assert exact.aliases
+    assert exact.warnings
+    assert exact.unsafe
+    assert exact.refusals[0].place
+    async with made(make) as lane:
+        found = (await lane.prepare(batch)).checked
+    assert found == exact
+    assert found.identities.stretch == exact.identities.stretch
 
 
 async def test_lines_that_end_in_cr_are_sealed_without(make: Make) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ctbatch.pipeline.places import Places
+from ctbatch.pipeline.places import HELD_BYTES, Places, batches_held, places_for
 
 
 async def _is_free(places: Places) -> bool:
@@ -65,3 +65,13 @@ async def test_whoever_waits_is_woken() -> None:
         places.give_back(1)
     assert places.held == 0
     await places.all_free()
+
+
+async def test_a_run_holds_half_as_many_again_as_it_sends() -> None:
+    """And a few, so that the slots of a run with few are full as well; and their bytes."""
+    assert [batches_held(concurrency) for concurrency in (1, 2, 15)] == [5, 7, 26]
+    places = places_for(1)
+    places.take(3 * HELD_BYTES - 1)
+    assert await _is_free(places)
+    places.take(1)
+    assert not await _is_free(places)

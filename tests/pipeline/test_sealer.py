@@ -337,6 +337,13 @@ def test_further_workers_come_when_the_others_have_no_time_left() -> None:
     assert not pressed((1, DEPTH), (1, DEPTH), workers=1)
 
 
+def test_each_window_is_judged_by_itself_and_by_its_own_length() -> None:
+    """What was done in an earlier one is over, and in three times the time thrice as much is."""
+    assert not pressed((0.5, DEPTH), (0.5, 0.5 * DEPTH), (0.5, 0.5 * DEPTH), workers=1)
+    assert not pressed(*[(1, 0.6)] * 9, workers=0, queue=0.3, places=30)
+    assert not pressed(*[(0.5, 0.5 * DEPTH)] * 9, workers=1, places=30)
+
+
 def test_the_number_of_workers_is_what_was_asked_for_or_left_to_be_found() -> None:
     """Automatic: from none up to one less than there are CPUs."""
     assert workers_for(0) == (0, 0)

@@ -121,14 +121,14 @@ def _gather(batch: Batch, rules: Rules, clean: Sorted, judged: Mapping[int, _Jud
     positions: Sequence[int] = range(len(kinds))
     if flawed:
         positions, names = list(compress(positions, kinds)), list(filter(None, names))
-    numbers = {index: n for n, index in enumerate(positions)} if unsafe or aliases else {}
+    numbered = {index: n for n, index in enumerate(positions)} if unsafe or aliases else {}
     refusals = _refusals(batch, rules, flawed)
     return Checked(
         positions=positions,
         types="".join(kinds),
         identities=Names(names),
-        aliases={numbers[index]: others for index, others in aliases.items()},
-        unsafe=frozenset(numbers[index] for index in unsafe),
+        aliases={numbered[index]: others for index, others in aliases.items()},
+        unsafe=frozenset(numbered[index] for index in unsafe),
         refusals=refusals,
         blank=len(flawed) - len(refusals),
         left_out={index: one.bounds for index, one in flawed.items()},

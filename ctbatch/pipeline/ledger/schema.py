@@ -187,6 +187,7 @@ def pack_indexes(indexes: frozenset[int] | None, lines: int) -> bytes | None:
         return None
     if not indexes:
         return NO_INDEXES
+    assert max(indexes) < lines, "an index of another batch"
     bounds = [0]
     for missing in sorted(line_indexes(lines) - indexes):
         if bounds[-1] == missing:
