@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+if sys.platform != "win32":
+    # Under nohup, the commands that are tested would inherit that it is ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
