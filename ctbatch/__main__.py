@@ -22,9 +22,6 @@ def main() -> int:
         print(f"ctbatch {__version__}")
         return streams.finish(0)
     try:
-        from ctbatch import memory  # noqa: PLC0415  # as above
-
-        memory.collect_seldom()
         from ctbatch.cli.main import main as command_line  # noqa: PLC0415  # heavy
 
         code = command_line()

@@ -9,10 +9,12 @@ import ctypes
 import gc
 from contextlib import suppress
 
-__all__ = ["collect_seldom", "keep_freed", "settle"]
+__all__ = ["keep_freed", "settle"]
 
 COLLECT_AFTER = 20_000
-"""Objects more than before, instead of 700 (2,000 from Python 3.13 on)."""
+"""Objects more than before, instead of 700 (2,000 from Python 3.13 on): of what a batch makes, next
+to nothing is left in cycles.
+"""
 
 KEPT_BYTES = 32 << 20
 """As much as glibc's own moving threshold goes up to on 64 bits (mallopt(3), M_MMAP_THRESHOLD)."""
@@ -27,15 +29,8 @@ def settle() -> None:
     twentieth of an upload's CPU.
     """
     gc.freeze()
-    collect_seldom()
-    keep_freed()
-
-
-def collect_seldom() -> None:
-    """Look for garbage less often: of what imports or a batch make, next to nothing is left in
-    cycles.
-    """
     gc.set_threshold(COLLECT_AFTER)
+    keep_freed()
 
 
 def keep_freed() -> None:
