@@ -7,6 +7,7 @@ killed, or that is still running.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from ctbatch.pipeline.report.document import (
     Batches,
     Keys,
     Measurements,
+    Reason,
     Report,
     RunState,
     SourceReport,
@@ -55,8 +57,12 @@ def ending(reason: CtbatchError | None, *, settled: bool) -> tuple[RunState, Exi
     return RunState.STOPPED, reason.exit_code
 
 
-def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
+def draw_up(
+    accounts: Accounts, run_dir: Path, *, running: bool, reasons: tuple[Reason, ...] | None = None
+) -> Report:
     """The report of a run from its ledger; ``running``: a process holds the run directory.
+    ``reasons``: those of an earlier one of the same lines, since to look at all refused lines may
+    take long.
 
     Raises:
         RunDirectoryError: the run ended before it began.
@@ -91,9 +97,7 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
         counted_to_end=all(row.ended for row in rows),
         batches=Batches(**accounts.batches(), isolated=measured.isolated_batches),
         attempts=measured.attempts(),
-        reasons=gather_reasons(
-            (names[source], line, refusal) for source, line, refusal in accounts.refusals()
-        ),
+        reasons=_reasons(accounts, names) if reasons is None else reasons,
         warnings=tuple(
             Warned(text=text, count=count, first_line=(names[source], line))
             for text, count, source, line in measured.warnings
@@ -114,6 +118,10 @@ def draw_up(accounts: Accounts, run_dir: Path, *, running: bool) -> Report:
         moved=tuple(meta.get("moved", ())),
         flags=flags,
     )
+
+
+def _reasons(accounts: Accounts, names: Sequence[str]) -> tuple[Reason, ...]:
+    return gather_reasons((names[source], line, why) for source, line, why in accounts.refusals())
 
 
 def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:

@@ -53,6 +53,7 @@ from ctbatch.pipeline.places import places_for
 from ctbatch.pipeline.rehearsal import Rehearsal
 from ctbatch.pipeline.report.document import (
     Measurements,
+    Reason,
     Report,
     RunState,
     public_settings,
@@ -372,7 +373,7 @@ class _Execution:
         })  # fmt: skip
         if not drawn.lines.total and problem is None:
             self._tell(Level.WARNING, "input.empty", "the input is empty: there was nothing to do")
-        return await asyncio.to_thread(_read, ledger, run_dir)
+        return await asyncio.to_thread(_read, ledger, run_dir, drawn.reasons)
 
     def _too_many_refused(self) -> CtbatchError | None:
         """What ``--max-refused`` says of the run as a whole."""
@@ -383,11 +384,11 @@ class _Execution:
         self._watcher.tell(Notice(level, event, text))
 
 
-def _read(ledger: Ledger, run_dir: Path) -> Report:
+def _read(ledger: Ledger, run_dir: Path, reasons: tuple[Reason, ...] | None = None) -> Report:
     """The report as the ledger has it now, after its last write; also where its directory was moved
     or taken away meanwhile.
     """
-    return draw_up(ledger.accounts, run_dir, running=False)
+    return draw_up(ledger.accounts, run_dir, running=False, reasons=reasons)
 
 
 def _stopped(drawn: Report, error: CtbatchError) -> Report:

@@ -46,6 +46,9 @@ FILES = {"rejected": "rejected.ndjson", "unknown": "unknown.ndjson"}
 REASONS = {"rejected": "rejected.reasons.ndjson", "unknown": "unknown.reasons.ndjson"}
 
 
+_STATES = {state.value: state for state in State}
+
+
 @dataclass(frozen=True, slots=True)
 class Copies:
     """Consecutive rows of one span in one file, from byte ``at``; a row's ``None`` length was not
@@ -59,12 +62,20 @@ class Copies:
     at: int
     rows: tuple[tuple[Refusal, int | None], ...]
 
-    def ranges(self) -> Iterator[tuple[Refusal, int, int | None]]:
-        """Each refusal with its offset in the file and its length without terminator."""
-        at = self.at
+    @property
+    def size(self) -> int:
+        """Bytes of all rows, with their terminators."""
+        return sum((length or 0) + 1 for _, length in self.rows)
+
+    def cut(self, block: bytes | None) -> Iterator[tuple[Refusal, int | None, bytes | None]]:
+        """Each refusal with its length and its line out of all rows, ``None`` where there is
+        none.
+        """
+        at = 0
         for refusal, length in self.rows:
-            yield refusal, at, length
-            at += (length or 0) + 1
+            end = at + (length or 0)
+            yield refusal, length, None if block is None or length is None else block[at:end]
+            at = end + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ def pack_rows(rows: Iterable[tuple[Refusal, int | None]]) -> bytes:
 def unpack_rows(blob: bytes) -> tuple[tuple[Refusal, int | None], ...]:
     """The inverse of :func:`pack_rows`."""
     return tuple(
-        (Refusal(index, State(state), code, error, place and (place[0], place[1])), length)
+        (Refusal(index, _STATES[state], code, error, place and (place[0], place[1])), length)
         for index, state, code, error, place, length in orjson.loads(blob)
     )
 
@@ -205,13 +216,12 @@ class RejectFiles:
         source, first_line = old[0].source, old[0].first_line
         packed: list[tuple[Refusal, int | None]] = []
         copied, why = bytearray(), bytearray()
-        rows = sorted((row for part in old for row in part.ranges()), key=lambda row: row[0].index)
-        for refusal, at, length in rows:
-            line = None
-            if length is not None:
-                line = self._files[FILES[old[0].file]].read(at, length)
-                if line is None:
-                    line = _read_again(original, source, first_line, refusal.index, length)
+        file = self._files[FILES[old[0].file]]
+        rows = [row for part in old for row in part.cut(file.read(part.at, part.size))]
+        for refusal, length, kept in sorted(rows, key=lambda row: row[0].index):
+            line = kept
+            if line is None and length is not None:
+                line = _read_again(original, source, first_line, refusal.index, length)
             copied += (line or b"") + b"\n"
             why += self._reason(source, first_line, refusal, copied=line is not None)
             packed.append((refusal, None if line is None else len(line)))
