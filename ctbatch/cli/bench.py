@@ -15,8 +15,9 @@ import typer
 from ctbatch import paths
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, path_of, workers_in
+from ctbatch.cli.options import Connection
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
+from ctbatch.cli.values import path_of, workers_in
 from ctbatch.cli.wording import count, duration, named_results
 from ctbatch.errors import ExitCode, SettingsError
 from ctbatch.settings import Batching, Delivery

@@ -12,10 +12,11 @@ from ctbatch.api.client import Answer, Client
 from ctbatch.api.queries import encode_query
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, path_of
+from ctbatch.cli.options import Connection
 from ctbatch.cli.outputs import Stdout, on_thread
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader, Reading, read_input, value_of
+from ctbatch.cli.values import path_of
 from ctbatch.errors import ExitCode, SettingsError
 
 __all__ = ["call"]

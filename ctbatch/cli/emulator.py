@@ -12,7 +12,7 @@ import typer
 
 from ctbatch import shell
 from ctbatch.api.wire import MAX_CONCURRENT_UPLOADS
-from ctbatch.cli.options import path_of
+from ctbatch.cli.values import path_of
 from ctbatch.emulator.faults import FAULTS
 from ctbatch.emulator.server import Emulator, run
 from ctbatch.emulator.state import ACCOUNT_ID, Config

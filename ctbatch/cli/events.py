@@ -13,8 +13,9 @@ from ctbatch.api.cursors import Download
 from ctbatch.api.queries import EVENTS_PATH, event_query
 from ctbatch.cli.downloading import Saving, Task, download
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, path_of
+from ctbatch.cli.options import Connection
 from ctbatch.cli.reading import Reader, Reading, read_input
+from ctbatch.cli.values import path_of
 
 __all__ = ["events"]
 

@@ -18,8 +18,8 @@ import typer
 from ctbatch import shell
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import path_of
 from ctbatch.cli.secret_files import ask_passphrase, read_secret
+from ctbatch.cli.values import path_of
 from ctbatch.cli.wording import clean
 from ctbatch.crypto import upkeep
 from ctbatch.crypto.hpke import check_apart, check_pair, check_sealing

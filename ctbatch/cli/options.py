@@ -14,7 +14,7 @@ Ranges are not checked here (:mod:`ctbatch.settings` does that), nor what a mode
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,6 +23,7 @@ import typer
 
 from ctbatch import paths
 from ctbatch.cli.secret_files import ask_passphrase, read_secret
+from ctbatch.cli.values import NOT_EMPTY, path_of, percent_in, workers_in
 from ctbatch.errors import SettingsError
 from ctbatch.models import Mode
 from ctbatch.settings import Account, Endpoint, KeyFiles, OnAmbiguous, Secret
@@ -34,8 +35,6 @@ __all__ = [
     "Output",
     "Tuning",
     "as_flags",
-    "path_of",
-    "workers_in",
 ]
 
 Environment = Mapping[str, str]
@@ -45,24 +44,9 @@ _TUNING: Final = "How it is sent"
 _KIND: Final = "What is done"
 _OUTPUT: Final = "What is shown"
 
-_NOT_EMPTY: Final = "give a value or leave the option out; an unset shell variable is empty"
-
 
 def _option(panel: str, help_text: str, *names: str, metavar: str | None = None) -> Any:
     return typer.Option(*names, help=help_text, rich_help_panel=panel, metavar=metavar)
-
-
-def path_of(option: str) -> Callable[[str], Path]:
-    """Takes the text of an option for a path, unless it is empty: that would be the working
-    directory. The parser raises :class:`SettingsError`.
-    """
-
-    def parse(text: str) -> Path:
-        if not text:
-            raise SettingsError(option, "is empty", _NOT_EMPTY)
-        return Path(text)
-
-    return parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +118,7 @@ class Connection:
             # HPKE info is empty can be meant.
             if value in {"", Path()} and name != "--hpke-info":
                 why = "is empty" if value == "" else "names no file"
-                raise SettingsError(name, why, _NOT_EMPTY)
+                raise SettingsError(name, why, NOT_EMPTY)
 
     def account(self, env: Environment) -> Account | None:
         """The account, or ``None`` if neither id nor passcode is given anywhere."""
@@ -270,7 +254,7 @@ class Tuning:
         if self.workers is not None:
             given["workers"] = workers_in(self.workers)
         if self.max_refused is not None:
-            given["max_refused_percent"] = _percent(self.max_refused)
+            given["max_refused_percent"] = percent_in(self.max_refused)
         return given
 
 
@@ -381,22 +365,3 @@ def _asked_for(client: Path) -> Secret | None:
 def _path(env: Environment, name: str) -> Path | None:
     value = env.get(name)
     return Path(value) if value else None
-
-
-def workers_in(text: str) -> int | None:
-    """A number of workers; ``None`` for ``auto``. Raises :class:`SettingsError`."""
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise SettingsError("--workers", f"must be a number or auto, not {text!r}") from None
-
-
-def _percent(text: str) -> float:
-    try:
-        return float(text.strip().removesuffix("%"))
-    except ValueError:
-        raise SettingsError(
-            "--max-refused", f"must be a percentage such as 5%, not {text!r}"
-        ) from None

@@ -17,10 +17,11 @@ from ctbatch.api.lookups import Found
 from ctbatch.api.queries import LOOKUP_KINDS, Lookup
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, path_of
+from ctbatch.cli.options import Connection
 from ctbatch.cli.outputs import Sink, on_thread, open_sink
 from ctbatch.cli.progress import Display
 from ctbatch.cli.reading import Reader, Reading, read_input, value_of
+from ctbatch.cli.values import path_of
 from ctbatch.cli.wording import count
 from ctbatch.errors import ExitCode, InputError, SettingsError
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ctbatch.cli import streams
-from ctbatch.cli.options import path_of
 from ctbatch.cli.summary import summary
+from ctbatch.cli.values import path_of
 
 __all__ = ["report"]
 

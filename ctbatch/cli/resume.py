@@ -11,8 +11,9 @@ import typer
 
 from ctbatch.cli.execution import execute
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, Output, Tuning, as_flags, path_of
+from ctbatch.cli.options import Connection, Output, Tuning, as_flags
 from ctbatch.cli.targets import Target, connect
+from ctbatch.cli.values import path_of
 from ctbatch.models import Mode
 from ctbatch.notices import Watcher
 from ctbatch.pipeline.report.document import Report

@@ -12,8 +12,9 @@ import typer
 
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
-from ctbatch.cli.options import Connection, workers_in
+from ctbatch.cli.options import Connection
 from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
+from ctbatch.cli.values import workers_in
 from ctbatch.cli.wording import count, named_results
 from ctbatch.errors import ExitCode, SettingsError
 from ctbatch.settings import MAX_BATCH_LINES, MAX_CONCURRENCY, Batching, Delivery
