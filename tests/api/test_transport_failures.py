@@ -206,7 +206,7 @@ async def test_a_deadline_is_not_longer_where_the_process_runs() -> None:
         began_s = loop.time()
         with pytest.raises(ReplyLost):
             await upload(transport)
-        assert SHORT_S <= loop.time() - began_s < 1 + SHORT_S
+        assert loop.time() - began_s < 1 + SHORT_S
     assert not complaints
 
 
