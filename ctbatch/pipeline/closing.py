@@ -121,7 +121,10 @@ def draw_up(
 
 
 def _reasons(accounts: Accounts, names: Sequence[str]) -> tuple[Reason, ...]:
-    return gather_reasons((names[source], line, why) for source, line, why in accounts.refusals())
+    return gather_reasons(
+        (names[source], line, (row.state, row.code, row.error))
+        for source, line, row in accounts.refusals()
+    )
 
 
 def _bottleneck(measured: Measurements, concurrency: int) -> Bottleneck | None:

@@ -90,6 +90,7 @@ class Settlement:
         self._ties = Ties(checked)
         self._lines: list[bytes] | None = None
         self._records = checked.records
+        self._every: frozenset[int] | None = None
         self._base = Counts(blank=checked.blank)
         self._new: list[tuple[Refusal, bytes | None]] = []
         self._refused: dict[int, State] = {}
@@ -165,12 +166,12 @@ class Settlement:
     @property
     def pending(self) -> frozenset[int]:
         """The line indexes of the records that are not settled."""
-        return self._checked.lines_of(self._pending())
+        return self._lines_of(self._pending())
 
     @property
     def on_wire(self) -> frozenset[int]:
         """The line indexes of the next piece's records."""
-        return self._checked.lines_of(self._work[0].records)
+        return self._lines_of(self._work[0].records)
 
     def take_refusals(self) -> list[tuple[Refusal, bytes | None]]:
         """The lines refused since the last call, with their originals."""
@@ -352,6 +353,14 @@ class Settlement:
             self._put_off(replace(piece, tries=piece.tries + 1))
 
     # -- the parts of it --------------------------------------------------------------------------
+
+    def _lines_of(self, records: Sequence[int]) -> frozenset[int]:
+        """Their line indexes; those of all records are asked for again and again."""
+        if len(records) < len(self._records):
+            return self._checked.lines_of(records)
+        if self._every is None:
+            self._every = self._checked.lines_of(records)
+        return self._every
 
     def _pending(self) -> Sequence[int]:
         """The records of all pieces, in line order."""

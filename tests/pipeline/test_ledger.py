@@ -482,7 +482,7 @@ async def test_an_overlong_line_stands_as_an_empty_row(tmp_path: Path) -> None:
     assert '"copied":false,"offset":123,"length":4567' in reasons[0]
     assert reasons[1].endswith('"error":"\\\\ud800","copied":false}')
     refusals = read(tmp_path, lambda accounts: list(accounts.refusals()))
-    assert refusals[0] == (0, 1, overlong)
+    assert refusals[0] == (0, 1, (0, "invalid", "too_long", "over 1 MiB", [123, 4567], None))
 
 
 # -- kill -9 --------------------------------------------------------------------------------------

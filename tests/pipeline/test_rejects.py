@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ctbatch.errors import InputBroke
-from ctbatch.models import Refusal, State
+from ctbatch.models import State
 from ctbatch.pipeline.ledger import rowfile
-from ctbatch.pipeline.ledger.rejects import pack_rows, unpack_rows
+from ctbatch.pipeline.ledger.rejects import Row, pack_rows, unpack_rows
 from ctbatch.pipeline.ledger.writer import Ledger
 from tests.pipeline.ledgers import line, modes, nothing, opened, original, rows, settle, span
 
@@ -50,11 +50,11 @@ async def publish(
 
 def test_rows_survive_packing() -> None:
     """What is unpacked is what was packed."""
-    packed = (
-        (Refusal(3, UNPROCESSED, 515, "no"), 20),
-        (Refusal(4, INVALID, "too_long", "", place=(7, 8)), None),
-        (Refusal(5, UNKNOWN, None, "lost"), 0),
-    )
+    packed = [
+        Row(3, UNPROCESSED, 515, "no", None, 20),
+        Row(4, INVALID, "too_long", "", [7, 8], None),
+        Row(5, UNKNOWN, None, "lost", None, 0),
+    ]
     assert unpack_rows(pack_rows(packed)) == packed
 
 
@@ -330,8 +330,8 @@ async def _gone_on_with(copy: Path) -> list[tuple[int, int]]:
         assert not [name for name in modes(copy) if name.endswith(".sorted")]
         listed = [
             (source, number)
-            for source, number, refusal in await asyncio.to_thread(_listed, ledger)
-            if refusal.state is not UNKNOWN
+            for source, number, row in await asyncio.to_thread(_listed, ledger)
+            if row.state != UNKNOWN
         ]
         assert sorted(places(copy)) == sorted(listed)
         await ledger.publish_files(nothing)
@@ -342,5 +342,5 @@ async def _gone_on_with(copy: Path) -> list[tuple[int, int]]:
     return listed
 
 
-def _listed(ledger: Ledger) -> list[tuple[int, int, Refusal]]:
+def _listed(ledger: Ledger) -> list[tuple[int, int, Row]]:
     return list(ledger.accounts.refusals())

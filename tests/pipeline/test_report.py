@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ctbatch.errors import BalanceError, ExitCode, InputError
-from ctbatch.models import Counts, Mode, Refusal, State
+from ctbatch.models import Counts, Mode, State
 from ctbatch.pipeline.report.bottleneck import Bottleneck, Cause
 from ctbatch.pipeline.report.document import (
     Batches,
@@ -176,10 +176,11 @@ def test_the_exit_code_tells_whether_every_line_was_accepted(lines: Counts, code
 
 def test_reasons_come_by_frequency_with_their_first_lines() -> None:
     """The commonest reason is first, and names a few lines in input order."""
-    rare = Refusal(0, State.INVALID, "json", "not JSON")
-    common = Refusal(0, State.UNPROCESSED, 515, "bad")
+    rare = ("invalid", "json", "not JSON")
+    common = ("unprocessed", 515, "bad")
     found = gather_reasons([("a", 1, rare), *(("a", n, common) for n in range(2, 10))])
     assert [(reason.code, reason.count) for reason in found] == [(515, 8), ("json", 1)]
+    assert [reason.state for reason in found] == [State.UNPROCESSED, State.INVALID]
     assert found[0].first_lines == tuple(("a", n) for n in range(2, 7))
 
 

@@ -12,15 +12,20 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from ctbatch.errors import RunDirectoryError
-from ctbatch.models import Counts, Refusal, Span
-from ctbatch.pipeline.ledger.rejects import Copies, unpack_rows
+from ctbatch.models import Counts, Span
+from ctbatch.pipeline.ledger.rejects import Copies, Row, unpack_rows
 from ctbatch.pipeline.ledger.schema import NO_INDEXES, snapshot, unpack_indexes
 
 __all__ = ["Accounts", "Recorded", "SourceRow", "Totals", "legible"]
+
+TOGETHER = 64
+"""Spans whose refused lines are read by one query: by then a query a span is not seen any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,29 +187,31 @@ class Accounts:
     def copies(self) -> Iterator[list[Copies]]:
         """The copied rows of each span, spans in input order.
 
-        A query per span: the caller may replace the rows it has been given.
+        Some spans at a time: the caller may replace the rows it has been given.
         """
         spans = self._db.execute(
             "SELECT DISTINCT source, first_line FROM refusal ORDER BY source, first_line"
         ).fetchall()
-        for span in spans:
+        for start in range(0, len(spans), TOGETHER):
+            some = spans[start : start + TOGETHER]
             rows = self._db.execute(
-                "SELECT rowid, file, at, rows FROM refusal"
-                " WHERE source = ? AND first_line = ? ORDER BY rowid",
-                span,
+                "SELECT rowid, source, first_line, file, at, rows FROM refusal"
+                " WHERE (source, first_line) BETWEEN (?, ?) AND (?, ?)"
+                " ORDER BY source, first_line, rowid",
+                (*some[0], *some[-1]),
             ).fetchall()
-            source, first_line = span
-            yield [
-                Copies(n, source, first_line, file, at, unpack_rows(blob))
-                for n, file, at, blob in rows
-            ]
+            for _, group in groupby(rows, key=itemgetter(1, 2)):
+                yield [
+                    Copies(n, source, first_line, file, at, unpack_rows(blob))
+                    for n, source, first_line, file, at, blob in group
+                ]
 
-    def refusals(self) -> Iterator[tuple[int, int, Refusal]]:
-        """Every refused line as (source, line number, refusal), in input order."""
+    def refusals(self) -> Iterator[tuple[int, int, Row]]:
+        """Every refused line as (source, line number, row), in input order."""
         for group in self.copies():
-            rows = [refusal for part in group for refusal, _ in part.rows]
-            for refusal in sorted(rows, key=lambda refusal: refusal.index):
-                yield group[0].source, group[0].first_line + refusal.index, refusal
+            source, first_line = group[0].source, group[0].first_line
+            for row in sorted((row for part in group for row in part.rows), key=itemgetter(0)):
+                yield source, first_line + row.at, row
 
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:

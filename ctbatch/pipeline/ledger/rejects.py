@@ -22,7 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -36,6 +38,7 @@ __all__ = [
     "REASONS",
     "Copies",
     "RejectFiles",
+    "Row",
     "Sorted",
     "fresh_state",
     "pack_rows",
@@ -46,35 +49,48 @@ FILES = {"rejected": "rejected.ndjson", "unknown": "unknown.ndjson"}
 REASONS = {"rejected": "rejected.reasons.ndjson", "unknown": "unknown.reasons.ndjson"}
 
 
-_STATES = {state.value: state for state in State}
+class Row(NamedTuple):
+    """A refused line as the ledger has it: ``at`` is its index in its span. A ``None`` length was
+    not copied and stands as an empty line; ``place`` says where it is, if it was over-long.
+    """
+
+    at: int
+    state: str
+    code: int | str | None
+    error: str
+    place: Sequence[int] | None
+    length: int | None
+
+    @classmethod
+    def of(cls, refusal: Refusal, line: bytes | None) -> Row:
+        """The row of a refused line and its original, if that is copied."""
+        length = None if line is None else len(line)
+        error = legible(refusal.error)
+        return cls(refusal.index, refusal.state, refusal.code, error, refusal.place, length)
 
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Consecutive rows of one span in one file, from byte ``at``; a row's ``None`` length was not
-    copied and stands as an empty line.
-    """
+    """Consecutive rows of one span in one file, from byte ``at``."""
 
     row_id: int
     source: int
     first_line: int
     file: str
     at: int
-    rows: tuple[tuple[Refusal, int | None], ...]
+    rows: Sequence[Row]
 
     @property
     def size(self) -> int:
         """Bytes of all rows, with their terminators."""
-        return sum((length or 0) + 1 for _, length in self.rows)
+        return sum((row.length or 0) + 1 for row in self.rows)
 
-    def cut(self, block: bytes | None) -> Iterator[tuple[Refusal, int | None, bytes | None]]:
-        """Each refusal with its length and its line out of all rows, ``None`` where there is
-        none.
-        """
+    def cut(self, block: bytes | None) -> Iterator[tuple[Row, bytes | None]]:
+        """Each row with its line out of the bytes of all, ``None`` where there is none."""
         at = 0
-        for refusal, length in self.rows:
-            end = at + (length or 0)
-            yield refusal, length, None if block is None or length is None else block[at:end]
+        for row in self.rows:
+            end = at + (row.length or 0)
+            yield row, None if block is None or row.length is None else block[at:end]
             at = end + 1
 
 
@@ -87,17 +103,14 @@ class Sorted:
     rows: bytes
 
 
-def pack_rows(rows: Iterable[tuple[Refusal, int | None]]) -> bytes:
+def pack_rows(rows: Iterable[Row]) -> bytes:
     """Rows as a blob for the ledger."""
-    return orjson.dumps([(r.index, r.state, r.code, legible(r.error), r.place, n) for r, n in rows])
+    return orjson.dumps(list(map(list, rows)))
 
 
-def unpack_rows(blob: bytes) -> tuple[tuple[Refusal, int | None], ...]:
+def unpack_rows(blob: bytes) -> list[Row]:
     """The inverse of :func:`pack_rows`."""
-    return tuple(
-        (Refusal(index, _STATES[state], code, error, place and (place[0], place[1])), length)
-        for index, state, code, error, place, length in orjson.loads(blob)
-    )
+    return list(starmap(Row, orjson.loads(blob)))
 
 
 def fresh_state() -> dict[str, FileState]:
@@ -135,21 +148,21 @@ class RejectFiles:
         self, span: Span, refusals: Sequence[tuple[Refusal, bytes | None]]
     ) -> list[tuple[str, int, bytes]]:
         """Append refused lines; returns (file, offset of the first, packed rows) per file used."""
-        parts = {kind: [r for r in refusals if _file_of(r[0]) == kind] for kind in FILES}
-        return [self._append_to(kind, span, items) for kind, items in parts.items() if items]
+        parts: dict[str, list[tuple[Refusal, bytes | None]]] = {}
+        for item in refusals:
+            kind = "unknown" if item[0].state is State.UNKNOWN else "rejected"
+            parts.setdefault(kind, []).append(item)
+        return [self._append_to(kind, span, items) for kind, items in parts.items()]
 
     def _append_to(
         self, kind: str, span: Span, items: Sequence[tuple[Refusal, bytes | None]]
     ) -> tuple[str, int, bytes]:
         lines = b"".join((original or b"") + b"\n" for _, original in items)
+        rows = [Row.of(refusal, original) for refusal, original in items]
         at = self._files[FILES[kind]].append(lines)
-        reasons = (
-            self._reason(span.source, span.first_line, refusal, copied=original is not None)
-            for refusal, original in items
-        )
-        self._files[REASONS[kind]].append(b"".join(reasons))
-        packed = pack_rows((r, None if line is None else len(line)) for r, line in items)
-        return kind, at, packed
+        reasons = b"".join(self._reason(span.source, span.first_line, row) for row in rows)
+        self._files[REASONS[kind]].append(reasons)
+        return kind, at, pack_rows(rows)
 
     def sync(self) -> None:
         """Bring what was appended to the disk."""
@@ -161,20 +174,20 @@ class RejectFiles:
         for file in self._files.values():
             file.close()
 
-    def _reason(self, source: int, first_line: int, refusal: Refusal, *, copied: bool) -> bytes:
+    def _reason(self, source: int, first_line: int, row: Row) -> bytes:
         """One row of a reasons file."""
-        row: dict[str, object] = {
+        reason: dict[str, object] = {
             "source": self._names[source],
-            "line": first_line + refusal.index,
-            "state": refusal.state,
-            "code": refusal.code,
-            "error": legible(refusal.error),
+            "line": first_line + row.at,
+            "state": row.state,
+            "code": row.code,
+            "error": row.error,
         }
-        if not copied:
-            row["copied"] = False
-            if refusal.place is not None:
-                row |= {"offset": refusal.place[0], "length": refusal.place[1]}
-        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        if row.length is None:
+            reason["copied"] = False
+            if row.place is not None:
+                reason["offset"], reason["length"] = row.place
+        return orjson.dumps(reason, option=orjson.OPT_APPEND_NEWLINE)
 
     # -- sorting ------------------------------------------------------------------------------
 
@@ -214,19 +227,19 @@ class RejectFiles:
     ) -> Sorted:
         """Write the rows that one span has in one file."""
         source, first_line = old[0].source, old[0].first_line
-        packed: list[tuple[Refusal, int | None]] = []
+        rows: list[Row] = []
         copied, why = bytearray(), bytearray()
         file = self._files[FILES[old[0].file]]
-        rows = [row for part in old for row in part.cut(file.read(part.at, part.size))]
-        for refusal, length, kept in sorted(rows, key=lambda row: row[0].index):
+        found = [item for part in old for item in part.cut(file.read(part.at, part.size))]
+        for row, kept in sorted(found, key=lambda item: item[0].at):
             line = kept
-            if line is None and length is not None:
-                line = _read_again(original, source, first_line, refusal.index, length)
+            if line is None and row.length is not None:
+                line = _read_again(original, source, first_line, row.at, row.length)
+            rows.append(row if line is not None else row._replace(length=None))
             copied += (line or b"") + b"\n"
-            why += self._reason(source, first_line, refusal, copied=line is not None)
-            packed.append((refusal, None if line is None else len(line)))
+            why += self._reason(source, first_line, rows[-1])
         reasons.write(why)
-        return Sorted(old, lines.write(copied), pack_rows(packed))
+        return Sorted(old, lines.write(copied), pack_rows(rows))
 
     def publish(self) -> None:
         """Put the sorted files in place, after the commit that counts on them."""
@@ -247,7 +260,3 @@ def _read_again(
     except (OSError, CtbatchError):
         return None
     return line if line is not None and len(line) == length else None
-
-
-def _file_of(refusal: Refusal) -> str:
-    return "unknown" if refusal.state is State.UNKNOWN else "rejected"

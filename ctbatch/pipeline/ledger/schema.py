@@ -187,9 +187,10 @@ def pack_indexes(indexes: frozenset[int] | None, lines: int) -> bytes | None:
         return None
     if not indexes:
         return NO_INDEXES
-    assert max(indexes) < lines, "an index of another batch"
+    left_out = line_indexes(lines) - indexes
+    assert len(left_out) + len(indexes) == lines, "an index of another batch"
     bounds = [0]
-    for missing in sorted(line_indexes(lines) - indexes):
+    for missing in sorted(left_out):
         if bounds[-1] == missing:
             bounds[-1] = missing + 1
         else:

@@ -34,7 +34,7 @@ from typing import Any, Self, cast
 from ctbatch.errors import CtbatchError, LedgerFailed
 from ctbatch.models import Counts, Refusal, Span
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
-from ctbatch.pipeline.ledger.rejects import RejectFiles, fresh_state
+from ctbatch.pipeline.ledger.rejects import RejectFiles, Sorted, fresh_state
 from ctbatch.pipeline.ledger.schema import (
     ADMIT,
     LEDGER_NAME,
@@ -227,10 +227,7 @@ class Ledger:
                 for new in sorting:
                     if give_up():
                         break
-                    for part in new.old:
-                        self._db.execute("DELETE FROM refusal WHERE rowid = ?", (part.row_id,))
-                    of = new.old[0]
-                    self._insert_refusal(of.source, of.first_line, of.file, new.at, new.rows)
+                    self._replace_refusals(new)
                 else:
                     done = True
             if not done:
@@ -342,6 +339,13 @@ class Ledger:
             "INSERT INTO refusal (source, first_line, file, at, rows) VALUES (?, ?, ?, ?, ?)",
             (source, first_line, file, at, rows),
         )
+
+    def _replace_refusals(self, new: Sorted) -> None:
+        first, *others = new.old
+        row = (new.at, new.rows, first.row_id)
+        self._db.execute("UPDATE refusal SET at = ?, rows = ? WHERE rowid = ?", row)
+        for part in others:
+            self._db.execute("DELETE FROM refusal WHERE rowid = ?", (part.row_id,))
 
 
 def _why(failure: Exception) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 import orjson
 
 from ctbatch.errors import BalanceError, ExitCode, InputError
-from ctbatch.models import Counts, Mode, Refusal, State
+from ctbatch.models import Counts, Mode, State
 from ctbatch.paths import legible
 from ctbatch.pipeline.report.bottleneck import Bottleneck, Cause
 from ctbatch.pipeline.report.measurements import (
@@ -50,6 +50,7 @@ __all__ = [
     "Throughput",
     "TimeS",
     "Warned",
+    "Why",
     "gather_reasons",
     "public_settings",
     "restore_settings",
@@ -61,6 +62,9 @@ FIRST_LINES = 5
 _SCHEMA = 1
 
 _T = TypeVar("_T")
+
+Why = tuple[str, int | str | None, str]
+"""Why a line was not accepted: the state, code and error of its refusal."""
 
 
 class RunState(StrEnum):
@@ -209,21 +213,20 @@ class Report:
             raise InputError("report.json", why, "`ctbatch report` makes it anew") from None
 
 
-def gather_reasons(refusals: Iterable[tuple[str, int, Refusal]]) -> tuple[Reason, ...]:
-    """Refused lines, as (path, line number, refusal) in input order, by reason: the most frequent
+def gather_reasons(refused: Iterable[tuple[str, int, Why]]) -> tuple[Reason, ...]:
+    """Refused lines, as (path, line number, why) in input order, by reason: the most frequent
     first.
     """
-    counts: Counter[tuple[State, int | str | None, str]] = Counter()
-    first: dict[tuple[State, int | str | None, str], list[tuple[str, int]]] = {}
-    for path, line, refusal in refusals:
-        key = (refusal.state, refusal.code, refusal.error)
-        counts[key] += 1
-        places = first.setdefault(key, [])
-        if len(places) < FIRST_LINES:
-            places.append((path, line))
+    counts: Counter[Why] = Counter()
+    first: dict[Why, list[tuple[str, int]]] = {}
+    for path, line, why in refused:
+        counts[why] += 1
+        if counts[why] <= FIRST_LINES:
+            first.setdefault(why, []).append((path, line))
     return tuple(
-        Reason(state=key[0], code=key[1], error=key[2], count=n, first_lines=tuple(first[key]))
-        for key, n in counts.most_common()
+        Reason(state=State(state), code=code, error=error, count=n, first_lines=tuple(first[why]))
+        for why, n in counts.most_common()
+        for state, code, error in [why]
     )
 
 
