@@ -17,7 +17,7 @@ from ctbatch.models import Counts, State
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow, Totals
 from ctbatch.pipeline.ledger.rejects import Copies
 from ctbatch.pipeline.ledger.schema import pack_indexes, unpack_indexes
-from tests.pipeline.ledgers import DIGEST, admit, opened, read, settle, span
+from tests.pipeline.ledgers import DIGEST, admit, nothing, opened, read, rows, settle, span
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,6 +109,28 @@ async def test_refusals_come_in_input_order(tmp_path: Path) -> None:
     assert [item[:2] for item in found] == [(0, 1), (0, 5), (0, 6), (1, 1)]
     copies = read(tmp_path, lambda accounts: next(accounts.copies()))
     assert [type(part) for part in copies] == [Copies, Copies]
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 64])
+async def test_refused_lines_are_read_some_spans_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """Each once and in input order, wherever one query ends and the next begins; also while their
+    rows are replaced.
+    """
+    monkeypatch.setattr("ctbatch.pipeline.ledger.accounts.TOGETHER", together)
+    lines = [(source, first) for source in (0, 1) for first in (1, 6, 11)]
+    async with opened(tmp_path, create=True) as ledger:
+        for source, first_line in reversed(lines):
+            of = span(first_line, source=source)
+            await settle(ledger, of, {1: State.INVALID}, pending=[0])
+            await settle(ledger, of, {0: State.UNPROCESSED})
+        expected = [(source, line) for source, first in lines for line in (first, first + 1)]
+        for _ in range(2):
+            found = await asyncio.to_thread(lambda: list(ledger.accounts.refusals()))
+            assert [item[:2] for item in found] == expected
+            assert await ledger.publish_files(nothing)
+    assert [row[:2] for row in rows(tmp_path)] == expected
 
 
 def test_a_reader_sees_one_instant(tmp_path: Path) -> None:
