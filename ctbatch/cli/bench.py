@@ -16,12 +16,12 @@ from ctbatch import paths
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection
-from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
+from ctbatch.cli.trying import INPUTS, Ground, attempt, progress, too_busy
 from ctbatch.cli.values import path_of, workers_in
 from ctbatch.cli.wording import count, duration, named_results
 from ctbatch.errors import ExitCode, SettingsError
 from ctbatch.settings import Batching, Delivery
-from ctbatch.tuning.advice import choose, is_undecided, knee, slowest
+from ctbatch.tuning.advice import choose, is_undecided, knee
 from ctbatch.tuning.bench import Grid, sweep
 from ctbatch.tuning.figures import Figures, shown
 from ctbatch.tuning.picture import picture
@@ -33,9 +33,6 @@ _PICTURE = b"<svg"
 
 MAX_LINES = 10**12
 MIN_S, MAX_S = 0.1, 3600.0
-
-TOO_SLOW = 1.5
-"""Answers that take so many times what the emulator was asked to take wait for a processor."""
 
 
 @spread
@@ -218,12 +215,7 @@ def _told(figures: Sequence[Figures], expected_ms: float | None, *, limited: boo
             f" requests failed ({named_results(failures)}): the figures are of a service that was"
             " not well. `ctbatch check` may say what is wrong."
         )
-    if expected_ms and (slow_ms := slowest(figures)) > TOO_SLOW * expected_ms:
-        yield (
-            f"This machine was too busy: the emulator takes {_ms(expected_ms)} for a call, and half"
-            f" of the answers came after {_ms(slow_ms)}. What is bound by the service is bound by"
-            " that."
-        )
+    yield from too_busy(figures, expected_ms)
     yield from _advice(figures, limited=limited)
 
 

@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -20,14 +20,17 @@ from ctbatch.cli import loop, streams
 from ctbatch.cli.execution import header, reached
 from ctbatch.cli.options import Connection, Environment, Kind, Tuning
 from ctbatch.cli.targets import Target, run_settings
+from ctbatch.cli.wording import duration
 from ctbatch.errors import InputError, SettingsError
 from ctbatch.settings import Settings
+from ctbatch.tuning.advice import slowest
+from ctbatch.tuning.figures import Figures
 
 if TYPE_CHECKING:
     from ctbatch.emulator.state import Config
     from ctbatch.tuning.trials import Trials
 
-__all__ = ["INPUTS", "Ground", "attempt", "progress"]
+__all__ = ["INPUTS", "Ground", "attempt", "progress", "too_busy"]
 
 _T = TypeVar("_T")
 
@@ -40,6 +43,9 @@ INPUTS = typer.Argument(
 LATENCY_S = 0.2
 """What the emulator takes for a call unless told: what uploads were seen to take, in round numbers.
 """
+
+TOO_SLOW = 1.5
+"""Answers that take so many times what the emulator was asked to take wait for a processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,3 +176,13 @@ def progress(text: str, *, quiet: bool) -> None:
     """Say on standard error how far it is."""
     if not quiet:
         streams.err(text)
+
+
+def too_busy(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str]:
+    """A sentence where answers of the emulator took much longer than it was asked to take."""
+    if expected_ms and (slow_ms := slowest(figures)) > TOO_SLOW * expected_ms:
+        asked, took = duration(expected_ms / 1000), duration(slow_ms / 1000)
+        yield (
+            f"This machine was too busy: the emulator takes {asked} for a call, and half of the"
+            f" answers came after {took}. What is bound by the service is bound by that."
+        )

@@ -13,10 +13,11 @@ import typer
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection
-from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
+from ctbatch.cli.trying import INPUTS, Ground, attempt, progress, too_busy
 from ctbatch.cli.values import workers_in
 from ctbatch.cli.wording import count, named_results
 from ctbatch.errors import ExitCode, SettingsError
+from ctbatch.pipeline.report.bottleneck import Cause
 from ctbatch.settings import MAX_BATCH_LINES, MAX_CONCURRENCY, Batching, Delivery
 from ctbatch.tuning.figures import Figures, Setting
 from ctbatch.tuning.trials import Trials
@@ -37,6 +38,14 @@ _ENDS = {
     End.BUDGET: "another try would take more requests than are allowed: --requests allows more",
     End.INPUT: "the input, or --limit, is too short to measure more requests at a time",
 }
+
+_OURS = {
+    Cause.CPU: "this machine's processors",
+    Cause.SEALING: "sealing on this machine",
+    Cause.READING: "reading the input",
+    Cause.LEDGER: "this machine's disk",
+}
+"""What is narrower here than the service, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,7 @@ def tune(
     if as_json:
         streams.out_bytes(_json(found, ground))
     else:
-        streams.out("\n".join(_told(found)))
+        streams.out("\n".join(_told(found, ground.expected_ms)))
     if found.setting is None and found.verdict.end in {End.FAILED, End.THROTTLED}:
         raise typer.Exit(ExitCode.STOPPED)
 
@@ -175,12 +184,13 @@ def _json(found: _Found, ground: Ground) -> bytes:
     return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _told(found: _Found) -> Iterator[str]:
+def _told(found: _Found, expected_ms: float | None) -> Iterator[str]:
     number = found.verdict.requests
     why = _ENDS[found.verdict.end]
     if found.tried:
         why = why.format(failures=_failures(found.tried[-1]))
     yield f"After {count(number)} request{'' if number == 1 else 's'}: {why}."
+    yield from too_busy(found.tried, expected_ms)
     setting = found.setting
     if setting is None:
         if found.tried and not number:
@@ -190,5 +200,6 @@ def _told(found: _Found) -> Iterator[str]:
         return
     best = next(figures for figures in found.tried if figures.setting == setting)
     many = "1 request" if setting.concurrency == 1 else f"{setting.concurrency} requests"
-    yield f"{count(best.lines_per_s)} lines/s with {many} at a time:"
+    bound = f", bound by {_OURS[best.cause]}, not by the service" if best.cause in _OURS else ""
+    yield f"{count(best.lines_per_s)} lines/s with {many} at a time{bound}:"
     yield f"Use {setting.options}"

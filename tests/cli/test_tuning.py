@@ -10,6 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from ctbatch.cli.main import main
+from ctbatch.pipeline.report.bottleneck import Cause
+from ctbatch.tuning.figures import Figures, Setting
+from ctbatch.tuning.trials import Trials
 from tests.cli.service import served
 from tests.e2e.people import profiles
 
@@ -76,6 +79,9 @@ def test_a_machine_that_is_too_busy_is_told(command: Command) -> None:
     """Where answers wait for a processor, the figures are not the service's."""
     small = ("--concurrency", "2", "--batch-size", "100", "--workers", "0", "--quiet")
     _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0.00001")
+    assert "This machine was too busy: the emulator takes 0.01 ms for a call" in out
+    few = ("--max-concurrency", "1", "--max-batch-size", "8", "--workers", "0", "--quiet")
+    _, out, _ = command("tune", "users.ndjson", *few, "--latency", "0.00001")
     assert "This machine was too busy: the emulator takes 0.01 ms for a call" in out
     _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0", "--load-latency", "0.1")
     assert "too busy" not in out
@@ -256,6 +262,35 @@ def test_tune_finds_what_to_use(command: Command) -> None:
     assert "more requests at a time, or smaller batches, bring no more" in out
     assert out.splitlines()[-1].startswith("Use --concurrency 2 --batch-size ")
     assert "--concurrency 1 --batch-size 8 --workers 0: " in err
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [(Cause.SEALING, ", bound by sealing on this machine, not by the service"), (None, "")],
+)
+def test_tune_says_what_was_narrower_than_the_service(
+    command: Command, monkeypatch: pytest.MonkeyPatch, cause: Cause | None, words: str
+) -> None:
+    """What is best on this machine may not be what is best for the service."""
+
+    async def measure(_: Trials, setting: Setting, *, requests: int, **__: object) -> Figures:
+        return Figures(
+            setting=setting,
+            lines_per_s=500.0 * setting.batch_size,
+            certain=True,
+            lines=10,
+            requests=requests,
+            throttled=0,
+            elapsed_s=1.0,
+            cpu=1.0,
+            in_flight=1.0,
+            cause=cause,
+        )
+
+    monkeypatch.setattr(Trials, "measure", measure)
+    code, out, _ = command("tune", "users.ndjson", "--max-concurrency", "1", "--workers", "0")
+    assert code == 0
+    assert out.splitlines()[-2] == f"500,000 lines/s with 1 request at a time{words}:"
 
 
 def test_tune_stops_at_the_first_sign_of_throttling(command: Command) -> None:
