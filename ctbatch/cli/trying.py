@@ -151,7 +151,7 @@ def attempt(
 
     for spec in expand(settings.inputs):
         if spec.is_pipe:
-            why = "is a pipe: every trial reads the input from its start"
+            why = "is a pipe or a device: every trial reads the input from its start"
             raise InputError(spec.path, why, "put it in a file")
     kind = Kind(emulator=settings.emulator, server_dry_run=settings.server_dry_run)
     target = Target(kind.mode, settings.account, settings.endpoint, settings.keys)
