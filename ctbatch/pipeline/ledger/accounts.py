@@ -211,7 +211,7 @@ class Accounts:
         for group in self.copies():
             source, first_line = group[0].source, group[0].first_line
             for row in sorted((row for part in group for row in part.rows), key=itemgetter(0)):
-                yield source, first_line + row.at, row
+                yield source, first_line + row.line_index, row
 
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:

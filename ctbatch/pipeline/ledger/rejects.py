@@ -50,11 +50,11 @@ REASONS = {"rejected": "rejected.reasons.ndjson", "unknown": "unknown.reasons.nd
 
 
 class Row(NamedTuple):
-    """A refused line as the ledger has it: ``at`` is its index in its span. A ``None`` length was
-    not copied and stands as an empty line; ``place`` says where it is, if it was over-long.
+    """A refused line as the ledger has it. One without a ``length`` was not copied and stands as an
+    empty line; ``place`` says where in the input it is, if it was over-long.
     """
 
-    at: int
+    line_index: int
     state: str
     code: int | str | None
     error: str
@@ -178,7 +178,7 @@ class RejectFiles:
         """One row of a reasons file."""
         reason: dict[str, object] = {
             "source": self._names[source],
-            "line": first_line + row.at,
+            "line": first_line + row.line_index,
             "state": row.state,
             "code": row.code,
             "error": row.error,
@@ -231,10 +231,10 @@ class RejectFiles:
         copied, why = bytearray(), bytearray()
         file = self._files[FILES[old[0].file]]
         found = [item for part in old for item in part.cut(file.read(part.at, part.size))]
-        for row, kept in sorted(found, key=lambda item: item[0].at):
+        for row, kept in sorted(found, key=lambda item: item[0].line_index):
             line = kept
             if line is None and row.length is not None:
-                line = _read_again(original, source, first_line, row.at, row.length)
+                line = _read_again(original, source, first_line, row.line_index, row.length)
             rows.append(row if line is not None else row._replace(length=None))
             copied += (line or b"") + b"\n"
             why += self._reason(source, first_line, rows[-1])

@@ -29,7 +29,7 @@ __all__ = ["FileState", "Rewrite", "RowFile", "fresh"]
 _BLOCK_BYTES = 1 << 20
 
 _BUFFER_BYTES = 1 << 18
-"""Of a file that is written anew; a system call for each 8 KiB takes longer than what fills it."""
+"""A system call for each 8 KiB takes longer than what fills them."""
 
 
 class FileState(TypedDict):
@@ -67,8 +67,7 @@ class RowFile:
         self._appending: BinaryIO | None = None
         self._reading: BinaryIO | None = None
         self._hash = hashlib.sha256()
-        self._fresh: list[bytes] = []
-        """Appended and not written yet: one write, and one look for the digest, is for a commit."""
+        self._dirty = False
 
     def recover(self) -> None:
         """Take up the file as the last process left it; call it once, before anything else.
@@ -89,27 +88,25 @@ class RowFile:
         if self._appending is None:
             self._appending = self._open_at_end()
         at = self.state["length"]
-        self._fresh.append(rows)
+        self._appending.write(rows)
+        self._hash.update(rows)
         self.state["length"] += len(rows)
         self.state["published"] = False
+        self._dirty = True
         return at
 
     def sync(self) -> None:
         """Bring what was appended to the disk, and the state up to date."""
-        if not self._fresh or self._appending is None:
-            return
-        rows = b"".join(self._fresh)
-        self._fresh.clear()
-        self._appending.write(rows)
-        self._appending.flush()
-        sync_file(self._appending.fileno())
-        self._hash.update(rows)
-        self.state["digest"] = self._hash.hexdigest()
+        if self._dirty and self._appending is not None:
+            self._appending.flush()
+            sync_file(self._appending.fileno())
+            self.state["digest"] = self._hash.hexdigest()
+            self._dirty = False
 
     def _open_at_end(self) -> BinaryIO:
         self.replace()
         flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-        file = os.fdopen(os.open(self._path, flags, 0o600), "wb")
+        file = os.fdopen(os.open(self._path, flags, 0o600), "wb", _BUFFER_BYTES)
         file.seek(self._present)
         sync_directory(self._path.parent)
         return file
