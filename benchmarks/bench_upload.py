@@ -110,8 +110,8 @@ class Measured:
 
 
 def once(case: Case) -> Measured:
-    """Upload the file once; from the system's cache, so that no disk is measured."""
-    _fetch(case.profiles.path())
+    """Upload the file once, which is in the system's cache then: no disk is waited for."""
+    _read_through(case.profiles.path())
     with tempfile.TemporaryDirectory(prefix="ctbatch-bench-") as made:
         folder = Path(made)
         server, client = generate_files(folder / "server"), generate_files(folder / "client")
@@ -138,7 +138,7 @@ def once(case: Case) -> Measured:
     return Measured(case, used, seen)
 
 
-def _fetch(path: Path) -> None:
+def _read_through(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         while file.read(1 << 20):
             pass

@@ -16,7 +16,7 @@ from ctbatch import paths
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection
-from ctbatch.cli.trying import INPUTS, Ground, attempt, progress, too_busy
+from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
 from ctbatch.cli.values import path_of, workers_in
 from ctbatch.cli.wording import count, duration, named_results
 from ctbatch.errors import ExitCode, SettingsError
@@ -110,7 +110,7 @@ def bench(
     if as_json:
         streams.out_bytes(_json(figures, ground))
     else:
-        streams.out("\n".join(_told(figures, ground.expected_ms, limited=ground.limit is not None)))
+        streams.out("\n".join(_told(figures, ground)))
     if svg is not None:
         _draw(svg, figures, f"ctbatch bench, {ground.name}")
     if any(found.requests for found in figures) and not any(map(_has_success, figures)):
@@ -181,6 +181,7 @@ def _json(figures: Sequence[Figures], ground: Ground) -> bytes:
     told: dict[str, Any] = {
         "schema": 1,
         "where": ground.name,
+        "expected_ms": ground.expected_ms,
         "trials": [asdict(found) for found in figures],
         "use": None,
         "knee": None,
@@ -195,7 +196,7 @@ def _json(figures: Sequence[Figures], ground: Ground) -> bytes:
 _ROW = "{:>11}  {:>6}  {:>7}  {:>9}  {:>8}  {:>8}  {:>9}  {:>5}  {:>6}  {:>5}  {:>9}  {}"
 
 
-def _told(figures: Sequence[Figures], expected_ms: float | None, *, limited: bool) -> Iterator[str]:
+def _told(figures: Sequence[Figures], ground: Ground) -> Iterator[str]:
     yield _ROW.format(
         *("concurrency", "batch", "workers", "lines/s", "p50", "p99", "batch p99"),
         *("429", "failed", "CPU", "in flight", "bound by"),
@@ -215,8 +216,9 @@ def _told(figures: Sequence[Figures], expected_ms: float | None, *, limited: boo
             f" requests failed ({named_results(failures)}): the figures are of a service that was"
             " not well. `ctbatch check` may say what is wrong."
         )
-    yield from too_busy(figures, expected_ms)
-    yield from _advice(figures, limited=limited)
+    if (busy := ground.too_busy(figures)) is not None:
+        yield f"{busy} What is bound by the service is bound by that."
+    yield from _advice(figures, limited=ground.limit is not None)
 
 
 def _advice(figures: Sequence[Figures], *, limited: bool) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""What ``bench`` and ``tune`` share: on what ground trials take place, and how they begin.
+"""What ``bench`` and ``tune`` share: on what ground trials take place, how they begin, and whether
+this machine was up to them.
 
 Invariants:
 
@@ -10,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ctbatch.emulator.state import Config
     from ctbatch.tuning.trials import Trials
 
-__all__ = ["INPUTS", "Ground", "attempt", "progress", "too_busy"]
+__all__ = ["INPUTS", "Ground", "attempt", "progress"]
 
 _T = TypeVar("_T")
 
@@ -97,6 +98,18 @@ class Ground:
             return None
         latency_s = LATENCY_S if self.latency is None else self.latency
         return 1000 * (latency_s + (self.jitter or 0.0))
+
+    def too_busy(self, figures: Sequence[Figures]) -> str | None:
+        """A sentence, where half of the answers of a trial took much longer than the emulator was
+        asked to take.
+        """
+        if not self.expected_ms or (slow_ms := slowest(figures)) <= TOO_SLOW * self.expected_ms:
+            return None
+        asked, took = duration(self.expected_ms / 1000), duration(slow_ms / 1000)
+        return (
+            f"This machine was too busy: the emulator takes {asked} for a call, and half of the"
+            f" answers came after {took}."
+        )
 
     def config(self) -> Config | None:
         """What the emulator is asked to be; ``None`` with ``--live``. Raises
@@ -176,13 +189,3 @@ def progress(text: str, *, quiet: bool) -> None:
     """Say on standard error how far it is."""
     if not quiet:
         streams.err(text)
-
-
-def too_busy(figures: Sequence[Figures], expected_ms: float | None) -> Iterator[str]:
-    """A sentence where answers of the emulator took much longer than it was asked to take."""
-    if expected_ms and (slow_ms := slowest(figures)) > TOO_SLOW * expected_ms:
-        asked, took = duration(expected_ms / 1000), duration(slow_ms / 1000)
-        yield (
-            f"This machine was too busy: the emulator takes {asked} for a call, and half of the"
-            f" answers came after {took}. What is bound by the service is bound by that."
-        )

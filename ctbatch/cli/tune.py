@@ -13,7 +13,7 @@ import typer
 from ctbatch.cli import streams
 from ctbatch.cli.groups import spread
 from ctbatch.cli.options import Connection
-from ctbatch.cli.trying import INPUTS, Ground, attempt, progress, too_busy
+from ctbatch.cli.trying import INPUTS, Ground, attempt, progress
 from ctbatch.cli.values import workers_in
 from ctbatch.cli.wording import count, named_results
 from ctbatch.errors import ExitCode, SettingsError
@@ -43,9 +43,10 @@ _OURS = {
     Cause.CPU: "this machine's processors",
     Cause.SEALING: "sealing on this machine",
     Cause.READING: "reading the input",
-    Cause.LEDGER: "this machine's disk",
+    Cause.ORDER: "the order of records (identities repeat)",
+    Cause.LEDGER: "recording on this machine",
 }
-"""What is narrower here than the service, in words."""
+"""What is narrower than the service and not its doing, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def tune(
     if as_json:
         streams.out_bytes(_json(found, ground))
     else:
-        streams.out("\n".join(_told(found, ground.expected_ms)))
+        streams.out("\n".join(_told(found, ground)))
     if found.setting is None and found.verdict.end in {End.FAILED, End.THROTTLED}:
         raise typer.Exit(ExitCode.STOPPED)
 
@@ -176,6 +177,7 @@ def _json(found: _Found, ground: Ground) -> bytes:
     told = {
         "schema": 1,
         "where": ground.name,
+        "expected_ms": ground.expected_ms,
         "ended": found.verdict.end,
         "requests": found.verdict.requests,
         "trials": [asdict(figures) for figures in found.tried],
@@ -184,21 +186,23 @@ def _json(found: _Found, ground: Ground) -> bytes:
     return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _told(found: _Found, expected_ms: float | None) -> Iterator[str]:
+def _told(found: _Found, ground: Ground) -> Iterator[str]:
     number = found.verdict.requests
     why = _ENDS[found.verdict.end]
     if found.tried:
         why = why.format(failures=_failures(found.tried[-1]))
     yield f"After {count(number)} request{'' if number == 1 else 's'}: {why}."
-    yield from too_busy(found.tried, expected_ms)
     setting = found.setting
+    counted = [figures for figures in found.tried if setting in {None, figures.setting}]
+    if (busy := ground.too_busy(counted)) is not None:
+        yield busy
     if setting is None:
         if found.tried and not number:
             yield "Nothing was sent, so nothing is recommended: `ctbatch run --dry-run` says why."
         else:
             yield "Nothing could be measured, so nothing is recommended."
         return
-    best = next(figures for figures in found.tried if figures.setting == setting)
+    best = counted[0]
     many = "1 request" if setting.concurrency == 1 else f"{setting.concurrency} requests"
     bound = f", bound by {_OURS[best.cause]}, not by the service" if best.cause in _OURS else ""
     yield f"{count(best.lines_per_s)} lines/s with {many} at a time{bound}:"

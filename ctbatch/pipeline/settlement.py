@@ -90,7 +90,7 @@ class Settlement:
         self._ties = Ties(checked)
         self._lines: list[bytes] | None = None
         self._records = checked.records
-        self._every: frozenset[int] | None = None
+        self._all_lines: frozenset[int] | None = None
         self._base = Counts(blank=checked.blank)
         self._new: list[tuple[Refusal, bytes | None]] = []
         self._refused: dict[int, State] = {}
@@ -358,9 +358,9 @@ class Settlement:
         """Their line indexes; those of all records are asked for again and again."""
         if len(records) < len(self._records):
             return self._checked.lines_of(records)
-        if self._every is None:
-            self._every = self._checked.lines_of(records)
-        return self._every
+        if self._all_lines is None:
+            self._all_lines = self._checked.lines_of(records)
+        return self._all_lines
 
     def _pending(self) -> Sequence[int]:
         """The records of all pieces, in line order."""

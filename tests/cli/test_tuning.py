@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from ctbatch.cli import tune
 from ctbatch.cli.main import main
+from ctbatch.cli.trying import Ground
 from ctbatch.pipeline.report.bottleneck import Cause
 from ctbatch.tuning.figures import Figures, Setting
-from ctbatch.tuning.trials import Trials
+from ctbatch.tuning.tuner import End, Try, Verdict
 from tests.cli.service import served
 from tests.e2e.people import profiles
 
@@ -60,6 +63,7 @@ def test_a_bench_is_json_when_asked(command: Command) -> None:
     code, out, err = command("bench", "users.ndjson", *SMALL, *FAST, "--json", "--quiet")
     told = json.loads(out)
     assert (code, err, told["where"]) == (0, "", "emulator")
+    assert told["expected_ms"] == 50
     assert [trial["setting"]["concurrency"] for trial in told["trials"]] == [1, 3]
     assert told["use"]["options"].startswith("--concurrency ")
     assert told["knee"]["tried"] == 3
@@ -79,9 +83,6 @@ def test_a_machine_that_is_too_busy_is_told(command: Command) -> None:
     """Where answers wait for a processor, the figures are not the service's."""
     small = ("--concurrency", "2", "--batch-size", "100", "--workers", "0", "--quiet")
     _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0.00001")
-    assert "This machine was too busy: the emulator takes 0.01 ms for a call" in out
-    few = ("--max-concurrency", "1", "--max-batch-size", "8", "--workers", "0", "--quiet")
-    _, out, _ = command("tune", "users.ndjson", *few, "--latency", "0.00001")
     assert "This machine was too busy: the emulator takes 0.01 ms for a call" in out
     _, out, _ = command("bench", "users.ndjson", *small, "--latency", "0", "--load-latency", "0.1")
     assert "too busy" not in out
@@ -264,33 +265,42 @@ def test_tune_finds_what_to_use(command: Command) -> None:
     assert "--concurrency 1 --batch-size 8 --workers 0: " in err
 
 
-@pytest.mark.parametrize(
-    ("cause", "words"),
-    [(Cause.SEALING, ", bound by sealing on this machine, not by the service"), (None, "")],
-)
-def test_tune_says_what_was_narrower_than_the_service(
-    command: Command, monkeypatch: pytest.MonkeyPatch, cause: Cause | None, words: str
-) -> None:
-    """What is best on this machine may not be what is best for the service."""
+def measured(setting: Setting, **figures: Any) -> Figures:
+    """What a trial might have come to."""
+    plain: dict[str, Any] = {"lines_per_s": 500.0, "certain": True, "lines": 9, "requests": 9}
+    plain |= {"throttled": 0, "elapsed_s": 1.0, "cpu": 1.0, "in_flight": 1.0}
+    return Figures(setting=setting, **plain, **figures)
 
-    async def measure(_: Trials, setting: Setting, *, requests: int, **__: object) -> Figures:
-        return Figures(
-            setting=setting,
-            lines_per_s=500.0 * setting.batch_size,
-            certain=True,
-            lines=10,
-            requests=requests,
-            throttled=0,
-            elapsed_s=1.0,
-            cpu=1.0,
-            in_flight=1.0,
-            cause=cause,
-        )
 
-    monkeypatch.setattr(Trials, "measure", measure)
-    code, out, _ = command("tune", "users.ndjson", "--max-concurrency", "1", "--workers", "0")
-    assert code == 0
-    assert out.splitlines()[-2] == f"500,000 lines/s with 1 request at a time{words}:"
+def told_by_tune(found: list[Figures], best: Figures | None, ground: Ground) -> list[str]:
+    """What ``tune`` prints of these trials."""
+    tried = None if best is None else Try(best.setting.concurrency, best.setting.batch_size, 9)
+    return list(tune._told(tune._Found(Verdict(tried, End.FOUND, 18), 0, found), ground))
+
+
+@pytest.mark.parametrize("cause", [None, *Cause])
+def test_tune_says_what_was_narrower_than_the_service(cause: Cause | None) -> None:
+    """What is best with that may not be what is best for the service."""
+    best = measured(Setting(1, 10), cause=cause)
+    line = told_by_tune([best], best, Ground())[-2]
+    of_the_service = {Cause.SERVICE, Cause.THROTTLING, Cause.OUTAGES, Cause.START, Cause.INPUT}
+    assert line.startswith("500 lines/s with 1 request at a time")
+    assert (", not by the service:" in line) == (cause not in {None, *of_the_service})
+
+
+def test_tune_says_where_the_emulator_was_slow() -> None:
+    """At the setting that it recommends; where there is none, at any."""
+    ground = Ground(latency=0.1, jitter=0.1)
+    fast, slow = (measured(Setting(n, 10), p50_ms=ms) for n, ms in ((1, 299.0), (2, 301.0)))
+    busy = (
+        "This machine was too busy: the emulator takes 200 ms for a call, and half of the answers"
+        " came after 301 ms."
+    )
+    assert told_by_tune([fast, slow], slow, ground)[1] == busy
+    assert told_by_tune([fast, slow], None, ground)[1] == busy
+    assert busy not in told_by_tune([fast, slow], fast, ground)
+    assert busy not in told_by_tune([fast, slow], slow, Ground(live=True, limit=9))
+    assert busy not in told_by_tune([fast, slow], slow, Ground(latency=0.1, load_latency=0.1))
 
 
 def test_tune_stops_at_the_first_sign_of_throttling(command: Command) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctbatch.errors import RunDirectoryError
-from ctbatch.models import Counts, State
+from ctbatch.models import Counts, Refusal, State
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow, Totals
 from ctbatch.pipeline.ledger.rejects import Copies
 from ctbatch.pipeline.ledger.schema import pack_indexes, unpack_indexes
@@ -27,6 +27,13 @@ def test_indexes_survive_packing(indexes: frozenset[int] | None, lines: int) -> 
     """What is unpacked is what was packed, also where the last line is among them."""
     for count in (lines, 1 + max(indexes or {0})):
         assert unpack_indexes(pack_indexes(indexes, count)) == indexes
+
+
+@pytest.mark.parametrize("indexes", [{5}, {0, 5}, {0, 7}])
+def test_indexes_of_another_batch_are_not_packed(indexes: set[int]) -> None:
+    """They would be recorded as others."""
+    with pytest.raises(AssertionError, match="another batch"):
+        pack_indexes(frozenset(indexes), 5)
 
 
 def test_a_thousand_pending_lines_take_a_few_bytes() -> None:
@@ -111,7 +118,7 @@ async def test_refusals_come_in_input_order(tmp_path: Path) -> None:
     assert [type(part) for part in copies] == [Copies, Copies]
 
 
-@pytest.mark.parametrize("together", [1, 2, 3, 64])
+@pytest.mark.parametrize("together", [1, 2, 3, 16])
 async def test_refused_lines_are_read_some_spans_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
@@ -131,6 +138,29 @@ async def test_refused_lines_are_read_some_spans_at_a_time(
             assert [item[:2] for item in found] == expected
             assert await ledger.publish_files(nothing)
     assert [row[:2] for row in rows(tmp_path)] == expected
+
+
+async def test_refused_lines_come_by_line_and_not_by_code(tmp_path: Path) -> None:
+    """Also of sources whose spans have the same numbers."""
+    codes = {2: "a", 0: "c", 1: None}
+    async with opened(tmp_path, create=True) as ledger:
+        for source in (1, 0):
+            await ledger.settle(
+                span(source=source),
+                digest=DIGEST,
+                counts=Counts(invalid=3, processed=2),
+                refusals=[
+                    (Refusal(index, State.INVALID, code, ""), b"{}")
+                    for index, code in codes.items()
+                ],
+                pending=frozenset(),
+                maybe=frozenset(),
+            )
+    found = read(tmp_path, lambda accounts: list(accounts.refusals()))
+    expected = [(source, 1 + index, codes[index]) for source in (0, 1) for index in (0, 1, 2)]
+    assert [(source, number, row.code) for source, number, row in found] == expected
+    groups = read(tmp_path, lambda accounts: list(accounts.copies()))
+    assert [[part.source for part in group] for group in groups] == [[0], [1]]
 
 
 def test_a_reader_sees_one_instant(tmp_path: Path) -> None:

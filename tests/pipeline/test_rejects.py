@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctbatch.errors import InputBroke
-from ctbatch.models import State
+from ctbatch.models import Refusal, State
 from ctbatch.pipeline.ledger import rowfile
 from ctbatch.pipeline.ledger.rejects import Row, pack_rows, unpack_rows
 from ctbatch.pipeline.ledger.writer import Ledger
@@ -50,11 +51,11 @@ async def publish(
 
 def test_rows_survive_packing() -> None:
     """What is unpacked is what was packed."""
-    packed = [
-        Row(3, UNPROCESSED, 515, "no", None, 20),
-        Row(4, INVALID, "too_long", "", [7, 8], None),
-        Row(5, UNKNOWN, None, "lost", None, 0),
-    ]
+    packed = (
+        Row.of(Refusal(3, UNPROCESSED, 515, "no"), b"x" * 20),
+        Row.of(Refusal(4, INVALID, "too_long", "", place=(7, 8)), None),
+        Row.of(Refusal(5, UNKNOWN, None, "lost"), b""),
+    )
     assert unpack_rows(pack_rows(packed)) == packed
 
 
@@ -68,6 +69,72 @@ async def test_rows_are_put_in_input_order(tmp_path: Path) -> None:
             assert places(tmp_path) == IN_ORDER
             assert places(tmp_path, "unknown") == [(0, 5), (0, 7), (0, 11)]
     assert not [name for name in modes(tmp_path) if name.endswith(".sorted")]
+
+
+async def test_rows_of_one_commit_stand_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+    """Several batches are settled by one commit; publishing may be part of it."""
+    refused = {0: UNPROCESSED, 1: UNPROCESSED}
+    async with opened(tmp_path, create=True) as ledger:
+        await asyncio.gather(*(settle(ledger, span(first), refused) for first in (11, 1, 6)))
+        assert places(tmp_path) == [(0, 11), (0, 12), (0, 1), (0, 2), (0, 6), (0, 7)]
+        await asyncio.gather(settle(ledger, span(16), refused), ledger.publish_files(nothing))
+        assert ledger.files.moved_aside == []
+    found = rows(tmp_path)
+    assert [row[:2] for row in found] == [(0, n) for n in (1, 2, 6, 7, 11, 12, 16, 17)]
+    assert [row[2] for row in found] == [line(number) for _, number, _ in found]
+
+
+async def test_a_file_that_is_cut_while_it_is_put_in_order_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read any more is read from the input, or is said not to be copied; a row of
+    the one file still belongs to a row of the other.
+    """
+    refused = {0: UNPROCESSED, 1: UNPROCESSED}
+    verify = rowfile.RowFile.rewrite
+
+    def cut(self: rowfile.RowFile) -> rowfile.Rewrite:
+        begun = verify(self)
+        if self._path.name == "rejected.ndjson":
+            os.truncate(self._path, 40)
+        return begun
+
+    async with opened(tmp_path, create=True) as ledger:
+        for first in (1, 6, 11):
+            await settle(ledger, span(first), refused)
+        whole = rows(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(rowfile.RowFile, "rewrite", cut)
+            await ledger.publish_files(original)
+        assert rows(tmp_path) == whole
+        with monkeypatch.context() as patched:
+            patched.setattr(rowfile.RowFile, "rewrite", cut)
+            await ledger.publish_files(nothing)
+        left = len(b"".join(row[2] + b"\n" for row in whole)[:40].splitlines()) - 1
+        expected = [*whole[:left], *((*row[:2], b"") for row in whole[left:])]
+        for _ in range(2):
+            assert rows(tmp_path) == expected
+            await ledger.publish_files(nothing)
+    reasons = (tmp_path / "rejected.reasons.ndjson").read_text().splitlines()
+    assert ['"copied":false' in reason for reason in reasons] == [not row[2] for row in expected]
+
+
+async def test_a_crash_after_appending_to_published_files_moves_nothing_aside(
+    tmp_path: Path,
+) -> None:
+    """What stands beyond the last commit was appended by the process that crashed."""
+    async with opened(tmp_path, create=True) as ledger:
+        await settle(ledger, span(), {0: UNPROCESSED})
+        await ledger.publish_files(nothing)
+        await settle(ledger, span(6), {0: UNPROCESSED})
+        with (tmp_path / "rejected.ndjson").open("ab") as file:
+            file.write(b"half a r")
+        copy = tmp_path.with_name("copy")
+        # Another process: closing the files in this one would give up SQLite's locks on them.
+        process = await asyncio.create_subprocess_exec("cp", "-r", tmp_path, copy)
+        assert await process.wait() == 0
+    assert await publish(copy) == []
+    assert places(copy) == [(0, 1), (0, 6)]
 
 
 async def test_a_run_that_goes_on_adds_to_published_files(tmp_path: Path) -> None:
@@ -252,10 +319,7 @@ async def test_rows_between_sorting_and_publishing_go_to_the_new_file(tmp_path: 
 def _sort(ledger: Ledger) -> list[None]:
     """The first half of publishing."""
     for new in ledger.files.sort(ledger.accounts.copies(), nothing):
-        for part in new.old:
-            ledger._db.execute("DELETE FROM refusal WHERE rowid = ?", (part.row_id,))
-        of = new.old[0]
-        ledger._insert_refusal(of.source, of.first_line, of.file, new.at, new.rows)
+        ledger._replace_refusals(new)
     return []
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from ctbatch.pipeline.ledger.schema import NO_INDEXES, snapshot, unpack_indexes
 
 __all__ = ["Accounts", "Recorded", "SourceRow", "Totals", "legible"]
 
-TOGETHER = 64
-"""Spans whose refused lines are read by one query: by then a query a span is not seen any more."""
+TOGETHER = 16
+"""Spans whose refused lines are read by one query. Of 20,000 spans all were read in 0.32 s one by
+one, in 0.13 s by 8, 16 or 64; the more, the more is held.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ class Accounts:
             rows = self._db.execute(
                 "SELECT rowid, source, first_line, file, at, rows FROM refusal"
                 " WHERE (source, first_line) BETWEEN (?, ?) AND (?, ?)"
-                " ORDER BY source, first_line, rowid",
+                " ORDER BY source, first_line",
                 (*some[0], *some[-1]),
             ).fetchall()
             for _, group in groupby(rows, key=itemgetter(1, 2)):
@@ -210,7 +212,8 @@ class Accounts:
         """Every refused line as (source, line number, row), in input order."""
         for group in self.copies():
             source, first_line = group[0].source, group[0].first_line
-            for row in sorted((row for part in group for row in part.rows), key=itemgetter(0)):
+            rows = (row for part in group for row in part.rows)
+            for row in sorted(rows, key=attrgetter("line_index")):
                 yield source, first_line + row.line_index, row
 
 

@@ -58,15 +58,17 @@ class Row(NamedTuple):
     state: str
     code: int | str | None
     error: str
-    place: Sequence[int] | None
+    place: list[int] | None
     length: int | None
 
     @classmethod
     def of(cls, refusal: Refusal, line: bytes | None) -> Row:
         """The row of a refused line and its original, if that is copied."""
         length = None if line is None else len(line)
-        error = legible(refusal.error)
-        return cls(refusal.index, refusal.state, refusal.code, error, refusal.place, length)
+        place = None if refusal.place is None else list(refusal.place)
+        return cls(
+            refusal.index, refusal.state, refusal.code, legible(refusal.error), place, length
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Copies:
     first_line: int
     file: str
     at: int
-    rows: Sequence[Row]
+    rows: tuple[Row, ...]
 
     @property
     def size(self) -> int:
@@ -86,11 +88,12 @@ class Copies:
         return sum((row.length or 0) + 1 for row in self.rows)
 
     def cut(self, block: bytes | None) -> Iterator[tuple[Row, bytes | None]]:
-        """Each row with its line out of the bytes of all, ``None`` where there is none."""
+        """Each row with its line out of the bytes of all, ``None`` where it is not in them."""
         at = 0
         for row in self.rows:
             end = at + (row.length or 0)
-            yield row, None if block is None or row.length is None else block[at:end]
+            line = None if block is None else block[at:end]
+            yield row, None if line is None or len(line) != row.length else line
             at = end + 1
 
 
@@ -108,9 +111,9 @@ def pack_rows(rows: Iterable[Row]) -> bytes:
     return orjson.dumps(list(map(list, rows)))
 
 
-def unpack_rows(blob: bytes) -> list[Row]:
+def unpack_rows(blob: bytes) -> tuple[Row, ...]:
     """The inverse of :func:`pack_rows`."""
-    return list(starmap(Row, orjson.loads(blob)))
+    return tuple(starmap(Row, orjson.loads(blob)))
 
 
 def fresh_state() -> dict[str, FileState]:

@@ -97,7 +97,8 @@ class RowFile:
 
     def sync(self) -> None:
         """Bring what was appended to the disk, and the state up to date."""
-        if self._dirty and self._appending is not None:
+        if self._dirty:
+            assert self._appending is not None, "it was appended to"
             self._appending.flush()
             sync_file(self._appending.fileno())
             self.state["digest"] = self._hash.hexdigest()
@@ -114,7 +115,9 @@ class RowFile:
     # -- reading and replacing ------------------------------------------------------------------
 
     def read(self, at: int, length: int) -> bytes | None:
-        """The bytes at an offset; ``None`` if they are lost."""
+        """The bytes at an offset, if they are there and :meth:`sync` was called since they were
+        appended; ``None`` if they are lost.
+        """
         if at < self.state["lost"]:
             return None
         if self._reading is None:

@@ -224,9 +224,14 @@ def gather_reasons(refused: Iterable[tuple[str, int, Why]]) -> tuple[Reason, ...
         if counts[why] <= FIRST_LINES:
             first.setdefault(why, []).append((path, line))
     return tuple(
-        Reason(state=State(state), code=code, error=error, count=n, first_lines=tuple(first[why]))
-        for why, n in counts.most_common()
-        for state, code, error in [why]
+        Reason(
+            state=State(state),
+            code=code,
+            error=error,
+            count=n,
+            first_lines=tuple(first[state, code, error]),
+        )
+        for (state, code, error), n in counts.most_common()
     )
 
 
