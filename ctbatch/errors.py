@@ -21,6 +21,7 @@
     │   ├── InputBroke            a source failed in the middle
     │   ├── InputChanged          a source was changed while it was read again
     │   ├── LedgerFailed          the ledger could not be written
+    │   ├── ReportFailed          report.json could not be written
     │   ├── CursorExpired         the service forgot a query: it has to be asked again
     │   ├── OutputBroke           what was downloaded could not be written
     │   ├── SealerFailed          sealing workers keep dying
@@ -83,6 +84,7 @@ __all__ = [
     "OutputBroke",
     "PassphraseError",
     "ReplyLost",
+    "ReportFailed",
     "ResumeRefused",
     "RunDirectoryError",
     "SealBrokenError",
@@ -298,6 +300,20 @@ class LedgerFailed(StoppedEarly):
 
     def __str__(self) -> str:
         return f"the ledger {self.path} cannot be written: {self.why}. Nothing unrecorded was sent."
+
+
+@dataclass(eq=False)
+class ReportFailed(StoppedEarly):
+    """``report.json`` could not be written; the ledger has all that stands in it."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} cannot be written: {self.why}. Nothing is lost: the ledger has what it"
+            " is made of, and `ctbatch report` shows it"
+        )
 
 
 @dataclass(eq=False)

@@ -26,6 +26,7 @@ from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
 from ctbatch.pipeline.ledger.durable import sync_directory
 from ctbatch.pipeline.report.bottleneck import Bottleneck, Usage, bound_by
 from ctbatch.pipeline.report.document import (
+    REPORT_NAME,
     Batches,
     Keys,
     Measurements,
@@ -38,9 +39,7 @@ from ctbatch.pipeline.report.document import (
 )
 from ctbatch.pipeline.report.measurements import is_failure
 
-__all__ = ["REPORT_NAME", "balanced", "draw_up", "ending", "now", "write_report"]
-
-REPORT_NAME = "report.json"
+__all__ = ["balanced", "draw_up", "ending", "now", "write_report"]
 
 
 def ending(reason: CtbatchError | None, *, settled: bool) -> tuple[RunState, ExitCode | None]:

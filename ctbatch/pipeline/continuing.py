@@ -15,6 +15,7 @@ from ctbatch.errors import InputError, ResumeRefused, RunDirectoryError
 from ctbatch.models import Mode, Span
 from ctbatch.pipeline.ledger import rundir
 from ctbatch.pipeline.ledger.accounts import Accounts, Recorded, SourceRow
+from ctbatch.pipeline.report.document import REPORT_NAME, Report, RunState
 from ctbatch.pipeline.source.reader import RecordedSpan, SourceSpec, expand
 
 __all__ = [
@@ -99,7 +100,7 @@ def mode_of(run_dir: Path) -> Mode:
 
 
 def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
-    """The newest run directory under ``base`` whose run is not complete.
+    """The newest run directory under ``base`` whose run is not complete, or has no report of it.
 
     Raises:
         ResumeRefused: there is none.
@@ -110,9 +111,19 @@ def unfinished(base: Path = rundir.DEFAULT_BASE) -> Path:
                 state, begun = accounts.get("state"), accounts.get("settings") is not None
         except RunDirectoryError:  # a broken one must not hide the others
             continue
-        if begun and state != "complete" and not rundir.is_locked(run_dir):
+        ended = state == RunState.COMPLETE and _is_reported(run_dir)
+        if begun and not ended and not rundir.is_locked(run_dir):
             return run_dir
     raise ResumeRefused(str(base), "holds no unfinished run", "name a run directory")
+
+
+def _is_reported(run_dir: Path) -> bool:
+    """Whether the report in a run directory is that of its end: a kill may have come before."""
+    try:
+        written = Report.from_json((run_dir / REPORT_NAME).read_bytes())
+    except (OSError, InputError):
+        return False
+    return written.state is RunState.COMPLETE
 
 
 def sources_again(run_dir: Path) -> Sequence[SourceSpec]:

@@ -20,12 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ctbatch import shell
 from ctbatch.errors import (
     CtbatchError,
     InputBroke,
     InputChanged,
     InputError,
     LedgerFailed,
+    ReportFailed,
     ResumeRefused,
     RunDirectoryError,
     UsageError,
@@ -33,7 +35,7 @@ from ctbatch.errors import (
 from ctbatch.models import Counts, Mode
 from ctbatch.notices import Level, Live, Notice, Phase, Silent, Watcher
 from ctbatch.pipeline.breaker import Tally
-from ctbatch.pipeline.closing import REPORT_NAME, balanced, draw_up, ending, now, write_report
+from ctbatch.pipeline.closing import balanced, draw_up, ending, now, write_report
 from ctbatch.pipeline.continuing import (
     Continuation,
     continue_from,
@@ -52,6 +54,7 @@ from ctbatch.pipeline.naming import Naming
 from ctbatch.pipeline.places import places_for
 from ctbatch.pipeline.rehearsal import Rehearsal
 from ctbatch.pipeline.report.document import (
+    REPORT_NAME,
     Measurements,
     Reason,
     Report,
@@ -257,15 +260,18 @@ class _Execution:
         settings, began = self._settings, time.monotonic()
         await asyncio.to_thread(self._count_recorded, ledger.accounts, len(start.rows))
         settled = self._live.settled
-        await ledger.put({
-            "state": "running",
-            "account_id": settings.account.id if settings.account else None,
-            "host": settings.endpoint.host if settings.endpoint else None,
-            "flags": settings.resume_flags,
-            "problem": None,
-            "exit_code": None,
-            "finished_at": None,
-        })  # fmt: skip
+        try:
+            await ledger.put({
+                "state": "running",
+                "account_id": settings.account.id if settings.account else None,
+                "host": settings.endpoint.host if settings.endpoint else None,
+                "flags": settings.resume_flags,
+                "problem": None,
+                "exit_code": None,
+                "finished_at": None,
+            })  # fmt: skip
+        except LedgerFailed as error:
+            return await self._unrecorded(ledger, run_dir, error)
         self._watcher.watch(self._live)
         reader = Reader(
             self._specs,
@@ -340,13 +346,28 @@ class _Execution:
             await ledger.put({"moved": [aside.name for aside in ledger.files.moved_aside]})
             drawn = await self._draw_up(ledger, run_dir, in_order=in_order)
         except LedgerFailed as error:
-            return _stopped(await asyncio.to_thread(_read, ledger, run_dir), error)
+            return await self._unrecorded(ledger, run_dir, error)
         try:
             await asyncio.to_thread(write_report, run_dir, drawn)
         except OSError as error:
-            failed = LedgerFailed(str(run_dir / REPORT_NAME), error.strerror or "it failed")
-            return drawn if drawn.problem else _stopped(drawn, failed)
+            failed = ReportFailed(str(run_dir / REPORT_NAME), error.strerror or "it failed")
+            return drawn if drawn.problem else self._stopped(drawn, failed)
         return drawn
+
+    async def _unrecorded(self, ledger: Ledger, run_dir: Path, error: LedgerFailed) -> Report:
+        """The report of a run of which no more can be recorded."""
+        return self._stopped(await asyncio.to_thread(_read, ledger, run_dir), error)
+
+    def _stopped(self, drawn: Report, error: CtbatchError) -> Report:
+        """The report of a run whose end could not be recorded, or reported."""
+        command = ["ctbatch", "resume", drawn.run_dir, *self._settings.resume_flags]
+        return replace(
+            drawn,
+            state=RunState.STOPPED,
+            problem=str(error),
+            exit_code=int(error.exit_code),
+            resume=shell.command(command),
+        )
 
     async def _draw_up(self, ledger: Ledger, run_dir: Path, *, in_order: bool) -> Report:
         """Decide how the run ended, record it, and draw up its report; unless its files are
@@ -389,10 +410,3 @@ def _read(ledger: Ledger, run_dir: Path, reasons: tuple[Reason, ...] | None = No
     or taken away meanwhile.
     """
     return draw_up(ledger.accounts, run_dir, running=False, reasons=reasons)
-
-
-def _stopped(drawn: Report, error: CtbatchError) -> Report:
-    """The report of a run whose end could not be recorded."""
-    return replace(
-        drawn, state=RunState.STOPPED, problem=str(error), exit_code=int(error.exit_code)
-    )

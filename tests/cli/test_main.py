@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -314,6 +315,49 @@ def test_a_file_is_checked_and_reported(
     assert Report.from_json(capsys.readouterr().out.encode()).lines.total == 3
     assert main([*args, "--quiet"]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_a_run_whose_report_cannot_be_written_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command is named, and without a name it is the run that is found."""
+    monkeypatch.chdir(tmp_path)
+    Path("users.ndjson").write_text('{"type":"profile","identity":"1","profileData":{}}\n')
+    assert main(["run", "users.ndjson", "--dry-run", "--workers", "0", "--quiet"]) == 0
+    [report] = Path("ctbatch-runs").glob("*/report.json")
+    report.unlink()
+    report.mkdir()
+    capsys.readouterr()
+    assert main(["resume", str(report.parent), "--quiet"]) == 4
+    err = capsys.readouterr().err
+    assert f"ctbatch: {report} cannot be written: Is a directory. Nothing is lost" in err
+    assert f"go on with\nctbatch resume {report.parent}\n" in err
+    report.rmdir()
+    assert main(["resume", "--quiet"]) == 0
+    assert Report.from_json(report.read_bytes()).state == "complete"
+    assert main(["resume", "--quiet"]) == 2
+    assert "no unfinished run" in capsys.readouterr().err
+
+
+def test_a_ledger_that_cannot_be_written_at_the_start_names_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first write of a resume fails as any other does: exit 4, and the command."""
+    monkeypatch.chdir(tmp_path)
+    Path("users.ndjson").write_text('{"type":"profile","identity":"1","profileData":{}}\n')
+    args = ["--dry-run", "--workers", "0", "--run-dir", "d"]
+    assert main(["run", "users.ndjson", *args, "--quiet"]) == 0
+    with sqlite3.connect("d/ledger.sqlite") as db:
+        db.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON meta WHEN NEW.key = 'state'"
+            " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    db.close()
+    capsys.readouterr()
+    assert main(["resume", "d", "--quiet"]) == 4
+    err = capsys.readouterr().err
+    assert "cannot be written: database or disk is full. Nothing unrecorded was sent." in err
+    assert "go on with\nctbatch resume d\n" in err
 
 
 def test_an_input_that_broke_is_not_called_empty(

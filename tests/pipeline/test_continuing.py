@@ -11,10 +11,12 @@ import pytest
 
 from ctbatch.errors import ResumeRefused
 from ctbatch.models import Mode
+from ctbatch.pipeline.closing import write_report
 from ctbatch.pipeline.continuing import Continuation, continue_from, unfinished
 from ctbatch.pipeline.ledger import rundir
 from ctbatch.pipeline.ledger.accounts import Accounts, SourceRow
 from ctbatch.pipeline.ledger.writer import Ledger
+from ctbatch.pipeline.report.document import Report, RunState
 from ctbatch.pipeline.source.reader import SourceSpec, expand
 from ctbatch.pipeline.source.sniffing import Kind
 from tests.pipeline.ledgers import admit, opened, settle, span
@@ -158,7 +160,7 @@ def test_a_run_that_never_began_hides_no_other(tmp_path: Path) -> None:
 
 
 def test_the_newest_unfinished_run_is_one_that_nobody_is_at(tmp_path: Path) -> None:
-    """Not a complete one, and not one that a process still holds."""
+    """Not a complete one whose report says so, and not one that a process still holds."""
 
     async def make(name: str, state: str) -> Path:
         (tmp_path / name).mkdir()
@@ -168,7 +170,12 @@ def test_the_newest_unfinished_run_is_one_that_nobody_is_at(tmp_path: Path) -> N
 
     older = asyncio.run(make("1", "killed"))
     newer = asyncio.run(make("2", "running"))
-    asyncio.run(make("3", "complete"))
+    last = asyncio.run(make("3", "complete"))
+    assert unfinished(tmp_path) == last  # killed before it had a report
+    for state in (RunState.INTERRUPTED, RunState.COMPLETE):
+        report = Report(run_id="", state=state, mode=Mode.DRY_RUN, started_at="")
+        write_report(last, report)
+        assert (unfinished(tmp_path) == last) == (state is RunState.INTERRUPTED)
     assert unfinished(tmp_path) == newer
     with rundir.locked(newer):
         assert unfinished(tmp_path) == older

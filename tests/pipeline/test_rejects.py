@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ctbatch.errors import InputBroke
+from ctbatch.errors import InputBroke, LedgerFailed
 from ctbatch.models import Refusal, State
 from ctbatch.pipeline.ledger import rowfile
 from ctbatch.pipeline.ledger.rejects import Row, pack_rows, unpack_rows
@@ -180,6 +180,49 @@ async def test_a_file_that_somebody_put_there_is_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "rejected.ndjson").exists()
 
 
+async def test_a_process_that_writes_nothing_leaves_files_published(tmp_path: Path) -> None:
+    """A resume that is refused: what somebody adds after it is as little ours as before."""
+    async with opened(tmp_path, create=True) as ledger:
+        await fill(ledger)
+        await ledger.publish_files(nothing)
+    async with opened(tmp_path):
+        pass
+    with (tmp_path / "rejected.ndjson").open("ab") as file:
+        file.write(b"mine\n")
+    (tmp_path / "mine").write_bytes((tmp_path / "rejected.ndjson").read_bytes())
+    assert await publish(tmp_path) == ["rejected.ndjson.edited-1"]
+    aside = tmp_path / "rejected.ndjson.edited-1"
+    assert aside.read_bytes() == (tmp_path / "mine").read_bytes()
+    assert places(tmp_path) == IN_ORDER
+
+
+async def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """It is moved aside as any other that is not ours."""
+    async with opened(tmp_path, create=True) as ledger:
+        await fill(ledger)
+        await ledger.publish_files(nothing)
+    (tmp_path / "rejected.ndjson").unlink()
+    os.mkfifo(tmp_path / "rejected.ndjson")
+    assert await publish(tmp_path, original) == ["rejected.ndjson.edited-1"]
+    assert places(tmp_path) == IN_ORDER
+
+
+async def test_nothing_is_written_through_a_link_to_nothing(tmp_path: Path) -> None:
+    """Lines stay in the run directory; a link to a file is as good as the file."""
+    async with opened(tmp_path, create=True) as ledger:
+        await fill(ledger)
+        await ledger.publish_files(nothing)
+    file = tmp_path / "rejected.ndjson"
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert await publish(tmp_path) == []
+    file.unlink()
+    file.symlink_to(tmp_path / "nowhere")
+    assert await publish(tmp_path, original) == ["rejected.ndjson.edited-1"]
+    assert places(tmp_path) == IN_ORDER
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("how", EDITS)
 async def test_an_edited_file_is_moved_aside_and_made_anew(tmp_path: Path, how: str) -> None:
     """What somebody made of a published file is kept; the rows are read from the input again."""
@@ -335,6 +378,33 @@ async def test_sorting_that_is_given_up_changes_nothing(tmp_path: Path) -> None:
         assert await ledger.publish_files(nothing)
         assert places(tmp_path) == IN_ORDER
         assert ledger.files.moved_aside == []
+
+
+@pytest.mark.parametrize("syncs", range(4))
+async def test_no_copies_stay_where_they_could_not_be_put_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syncs: int
+) -> None:
+    """The disk fills up before this or that file is durable: what was written beside goes."""
+    left = syncs
+
+    def full(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(28, "No space left on device")
+        os.fsync(descriptor)
+
+    async with opened(tmp_path, create=True) as ledger:
+        await fill(ledger)
+        before = places(tmp_path)
+        monkeypatch.setattr(rowfile, "sync_file", full)
+        with pytest.raises(LedgerFailed, match="No space left"):
+            await ledger.publish_files(nothing)
+        assert not [name for name in modes(tmp_path) if name.endswith(".sorted")]
+    monkeypatch.undo()
+    assert places(tmp_path) == before
+    assert await publish(tmp_path) == []
+    assert places(tmp_path) == IN_ORDER
 
 
 # -- crashes --------------------------------------------------------------------------------------

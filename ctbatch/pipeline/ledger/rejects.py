@@ -145,6 +145,11 @@ class RejectFiles:
         """The names that stand in the reasons; fixed once the inputs are known."""
         self._names = [legible(name) for name in names]
 
+    def begin(self) -> None:
+        """From when the state has been committed after this, rows may be appended."""
+        for file in self._files.values():
+            file.begin()
+
     # -- appending ----------------------------------------------------------------------------
 
     def append(
@@ -220,6 +225,7 @@ class RejectFiles:
                         yield self._rewrite(mine, new[final], new[REASONS[kind]], original)
             for rewrite in new.values():
                 rewrite.finish()
+            stack.pop_all()
 
     def _rewrite(
         self,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypedDict
@@ -70,15 +71,18 @@ class RowFile:
         self._dirty = False
 
     def recover(self) -> None:
-        """Take up the file as the last process left it; call it once, before anything else.
-
-        From when the state has been committed again, what stands beyond ``length`` was appended by
-        this process.
-        """
+        """Take up the file as the last process left it; call it once, before anything else."""
         if self.state["swap"] is None:
             self._beside.unlink(missing_ok=True)
+        if self._is_odd():
+            self._move_aside()
         self.replace()
         self._verify(cut=not self.state["published"])
+
+    def begin(self) -> None:
+        """From when the state has been committed after this, what stands beyond ``length`` was
+        appended by this process; before, it is somebody else's.
+        """
         self.state["published"] = False
 
     # -- appending ----------------------------------------------------------------------------
@@ -188,8 +192,18 @@ class RowFile:
             os.truncate(self._path, expected)
         self._hash = content
 
+    def _is_odd(self) -> bool:
+        """Whether it is a pipe, which would be waited for, or a link to nothing, which would be
+        written through. (A directory cannot be opened, and who opens it says so.)
+        """
+        try:
+            is_link = stat.S_ISLNK(self._path.lstat().st_mode)
+        except FileNotFoundError:
+            return False
+        return not self._path.is_file() and (is_link or not self._path.is_dir())
+
     def _move_aside(self) -> None:
-        if self._path.exists():
+        if os.path.lexists(self._path):
             aside = self._aside()
             self._path.rename(aside)
             sync_directory(self._path.parent)
@@ -240,12 +254,11 @@ class Rewrite:
         self._of.rewritten(self._length, self._hash)
 
     def abandon(self) -> None:
-        """Close it; one that was not finished goes, with the copies of lines in it."""
-        if not self._file.closed:
-            with suppress(OSError):
-                self._file.close()
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+        """Remove it, with the copies of lines in it."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> BinaryIO:

@@ -272,7 +272,7 @@ class Ledger:
         """Take whatever is queued, write it in one transaction, tell the waiters; until
         ``None``. Then close everything.
         """
-        last = False
+        last, begun = False, False
         while not last:
             ops: list[_Op] = []
             gathered = self._queue.get()
@@ -283,6 +283,9 @@ class Ledger:
                 gathered = self._queue.get()
             last = gathered is None
             if ops:
+                if not begun:  # not before: a process that writes nothing leaves all as it was
+                    self._commit([self.files.begin])
+                    begun = True
                 failure = self._commit([write for write, _ in ops])
                 waiters = [done for _, done in ops]
                 self._loop.call_soon_threadsafe(self._tell, waiters, failure)

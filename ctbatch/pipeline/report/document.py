@@ -37,6 +37,7 @@ from ctbatch.settings import Account, Batching, Delivery, Endpoint, KeyFiles, On
 
 __all__ = [
     "FIRST_LINES",
+    "REPORT_NAME",
     "Attempts",
     "Batches",
     "Bottleneck",
@@ -55,6 +56,8 @@ __all__ = [
     "public_settings",
     "restore_settings",
 ]
+
+REPORT_NAME = "report.json"
 
 FIRST_LINES = 5
 """How many places a reason names: enough to look at, not enough to swell the report."""
@@ -210,7 +213,7 @@ class Report:
             return cls(**_report_fields(raw))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             why = "is not a report" if not isinstance(error, ValueError) else f"{error}"
-            raise InputError("report.json", why, "`ctbatch report` makes it anew") from None
+            raise InputError(REPORT_NAME, why, "`ctbatch report` makes it anew") from None
 
 
 def gather_reasons(refused: Iterable[tuple[str, int, Why]]) -> tuple[Reason, ...]:
