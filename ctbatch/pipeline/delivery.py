@@ -45,6 +45,9 @@ _NO_SIGN = {Meaning.THROTTLED, Meaning.AMBIGUOUS}
 _NO_ANSWER = {Meaning.AMBIGUOUS, Meaning.UNOPENED}
 """Replies that fail whatever their status says."""
 
+_MAY_BE_STORED = {Meaning.BELIEVED, *_NO_ANSWER}
+"""Of what was sent with any other reply nothing was stored."""
+
 CALM_TRIES = 3
 """Pauses grow further under throttling only: outages are spaced elsewhere, the rest is bad luck."""
 
@@ -233,6 +236,8 @@ class Delivery:
         if isinstance(outcome, Reply):
             self._s.breaker.reached()
             verdict = await self._s.opener.open(outcome, records)
+            if verdict.meaning not in _MAY_BE_STORED:  # known before anything else is waited for
+                self._maybe = self._before
             self._count(verdict.result, failed=verdict.meaning in _NO_ANSWER)
             if verdict.too_many or verdict.meaning not in _NO_SIGN:
                 self._slot.answered(throttled=verdict.too_many)
@@ -272,8 +277,6 @@ class Delivery:
                 return self._ambiguous(what, s.breaker.failed(what))
             case Meaning.UNOPENED:
                 return self._ambiguous(what, s.breaker.unopened(what))
-        self._maybe = self._before
-        match verdict.meaning:
             case Meaning.REFUSED | Meaning.FATAL if self._under != s.keys.generation:
                 settlement.again()  # the server key was replaced since it was sealed
                 return s.breaker.waited(what)

@@ -428,3 +428,24 @@ TestVoyage.settings = settings(
 
 TestLongVoyage = pytest.mark.slow(pytest.mark.timeout(3600)(LongVoyage.TestCase))
 TestLongVoyage.settings = settings(TestVoyage.settings, max_examples=1500)
+
+
+def test_a_refusal_is_known_also_to_who_is_cancelled_right_after_it() -> None:
+    """Two signals while its words are cleaned: nothing of the batch was stored, so on the next day
+    the event in it is sent, and not called unknown.
+    """
+    taken, poison = Conduct.TAKEN, Conduct.POISON
+    kinds = [("set", taken)] * 5 + [("count", poison), *[("set", taken)] * 2]
+    voyage = Voyage()
+    try:
+        voyage.begin(
+            [Line(kind=kind, name="", conduct=conduct) for kind, conduct in kinds],
+            cut=0.0,
+            policy=OnAmbiguous.AUTO,
+            service=Service(seed=0, largest=1000, numbered=False),
+        )
+        weather = (Weather.CALM,)
+        passage = Passage(weather=weather, share=0.0, batch_size=3, concurrency=1)
+        voyage.interrupt(passage=passage, at=3, times=2)
+    finally:
+        voyage.teardown()
