@@ -131,6 +131,7 @@ def once(case: Case) -> Measured:
             if sink.ca_file is not None:
                 command += ["--ca-file", str(sink.ca_file)]
             env = os.environ | {"CLEVERTAP_PASSCODE": "benchmark", "PYTHONPATH": str(ROOT)}
+            env["PYTHONDONTWRITEBYTECODE"] = ""  # or else each start compiles what was changed
             used = run_measured(command, cwd=folder, env=env)
             seen = sink.end()
     if used.exit_code != (3 if case.profiles.bad_every else 0):
