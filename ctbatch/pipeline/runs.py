@@ -202,8 +202,7 @@ class _Execution:
                     account_id=account.id if account else None,
                 )
             for aside in ledger.files.moved_aside:
-                why = "is not as it was left (edited, or the machine lost power)"
-                text = f"{aside.name} {why}: it was moved out of the way, and is made anew"
+                text = f"{aside.name} holds what somebody edited; it was moved out of the way"
                 self._tell(Level.WARNING, "files.moved", text)
             return await self._execute(equipment, ledger, run_dir, start)
 

@@ -162,7 +162,7 @@ async def test_originals_are_synced_before_the_commit_and_that_before_the_waiter
         steps.append("told")
     order = [step for step in steps if step not in {"INSERT", "SELECT"}]
     new_files = ["sync_directory"] * 2
-    assert order[:6] == ["BEGIN", *new_files, "sync_file", "COMMIT", "told"]
+    assert order[:7] == ["BEGIN", *new_files, "sync_file", "sync_file", "COMMIT", "told"]
 
 
 def test_each_commit_is_on_the_disk(tmp_path: Path) -> None:

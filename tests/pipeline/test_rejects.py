@@ -84,28 +84,6 @@ async def test_rows_of_one_commit_stand_in_the_order_in_which_they_came(tmp_path
     assert [row[2] for row in found] == [line(number) for _, number, _ in found]
 
 
-async def test_lines_are_synced_with_each_commit_and_reasons_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a power cut may take is in the ledger, and is made again; a kill takes nothing."""
-    synced: list[str] = []
-
-    def sync(descriptor: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
-
-    async with opened(tmp_path, create=True) as ledger:
-        monkeypatch.setattr(rowfile, "sync_file", sync)
-        await settle(ledger, span(), {0: UNPROCESSED, 1: UNKNOWN})
-        assert synced == ["rejected.ndjson", "unknown.ndjson"]
-        assert places(tmp_path) == [(0, 1)]
-        assert places(tmp_path, "unknown") == [(0, 2)]
-    monkeypatch.undo()
-    whole = (tmp_path / "rejected.reasons.ndjson").read_bytes()
-    os.truncate(tmp_path / "rejected.reasons.ndjson", 10)
-    assert await publish(tmp_path) == ["rejected.reasons.ndjson.edited-1"]
-    assert (tmp_path / "rejected.reasons.ndjson").read_bytes() == whole
-
-
 async def test_a_file_that_is_cut_while_it_is_put_in_order_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,14 +5,12 @@ order in which they became known; at its end they are put in input order.
 
 Invariants:
 
-1. Appended lines are synced before the commit that holds their positions and the files' lengths,
-   and opening cuts the files to the lengths of the last commit. Reasons are written before it, not
-   synced: the ledger has them, and a sync for each commit took a tenth of what bad lines cost.
+1. Appended bytes are synced before the commit that holds their positions and the files' lengths,
+   and opening cuts the files to the lengths of the last commit.
 2. Sorting writes a new file beside the old one; the commit that holds the new positions also says
    that the new file is the one that counts, and opening finishes a rename that a crash cut short.
-3. A file that is not as it was left (somebody edited it, or the machine lost power) is moved aside,
-   never overwritten. When the files are put in order its rows are made again, lines from the input;
-   those that cannot be read there stand as empty lines.
+3. A file that somebody edited is moved aside, never overwritten; its rows are read from the input
+   again when the files are put in order, and those that cannot be stand as empty lines.
 4. The reasons row of a line that was not copied says ``"copied": false``.
 
 Only the two files of original lines hold personal data. How a file is kept safe is
@@ -134,16 +132,13 @@ class RejectFiles:
     ) -> None:
         self.state = state
         self.name_sources(source_names)
-        self._files = {
-            name: RowFile(run_dir / name, state[name], spare=name in REASONS.values())
-            for name in fresh_state()
-        }
+        self._files = {name: RowFile(run_dir / name, state[name]) for name in fresh_state()}
         for file in self._files.values():
             file.recover()
 
     @property
     def moved_aside(self) -> list[Path]:
-        """Where files are now that were not as they were left."""
+        """Where files are now that somebody had edited."""
         return [aside for file in self._files.values() for aside in file.moved_aside]
 
     def name_sources(self, names: Sequence[str]) -> None:
@@ -178,7 +173,7 @@ class RejectFiles:
         return kind, at, pack_rows(rows)
 
     def sync(self) -> None:
-        """Bring the lines that were appended to the disk, and reasons to the system."""
+        """Bring what was appended to the disk."""
         for file in self._files.values():
             file.sync()
 

@@ -7,8 +7,8 @@ Invariants:
 2. A state counts when it was committed elsewhere; bytes beyond a committed length are cut off.
 3. Replacing writes a new file beside the old one. The state with ``swap`` says that the new one
    counts; a rename that a crash cut short is made up for when the file is opened again.
-4. Files are 0600, and durable (with their directory entry) before :meth:`Rewrite.finish` returns,
-   and before :meth:`RowFile.sync` does, unless their rows can be made again.
+4. Files are 0600, and durable (with their directory entry) before :meth:`RowFile.sync` and
+   :meth:`Rewrite.finish` return.
 
 What rows mean is not known here (:mod:`~ctbatch.pipeline.ledger.rejects`).
 """
@@ -57,14 +57,11 @@ def fresh() -> FileState:
 class RowFile:
     """A file of rows and its ``state``, which is changed in place; used by one thread.
 
-    Of one that is ``spare`` all rows can be made again: what is appended is handed to the system,
-    which a kill does not undo, but is not waited for, and may be gone after a power cut. Every
-    method blocks and raises :class:`OSError` where the file cannot be read or written.
+    Every method blocks and raises :class:`OSError` where the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, state: FileState, *, spare: bool = False) -> None:
+    def __init__(self, path: Path, state: FileState) -> None:
         self.state = state
-        self._spare = spare
         self.moved_aside: list[Path] = []
         self._path = path
         self._beside = path.with_name(f".{path.name}.sorted")
@@ -91,7 +88,7 @@ class RowFile:
     # -- appending ----------------------------------------------------------------------------
 
     def append(self, rows: bytes) -> int:
-        """Append rows; returns the offset of the first."""
+        """Append rows; returns the offset of the first. Durable after :meth:`sync`."""
         if self._appending is None:
             self._appending = self._open_at_end()
         at = self.state["length"]
@@ -103,14 +100,11 @@ class RowFile:
         return at
 
     def sync(self) -> None:
-        """Bring what was appended to the disk (if ``spare``: to the system), and the state up to
-        date.
-        """
+        """Bring what was appended to the disk, and the state up to date."""
         if self._dirty:
             assert self._appending is not None, "it was appended to"
             self._appending.flush()
-            if not self._spare:
-                sync_file(self._appending.fileno())
+            sync_file(self._appending.fileno())
             self.state["digest"] = self._hash.hexdigest()
             self._dirty = False
 

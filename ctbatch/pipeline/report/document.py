@@ -144,8 +144,8 @@ class Report:
     both ``None`` at its end.
     Latencies are per attempt (on the wire) and per batch (from admission to settlement).
     ``bound_by`` is what held the run up most; ``None`` before anything is measured. ``moved`` are
-    files that were not as they were left and were moved out of the way. ``flags`` are the options
-    of the command that said where the run goes: endpoint, account, keys; no secrets.
+    files that somebody had edited and that were moved out of the way. ``flags`` are the options of
+    the command that said where the run goes: endpoint, account, keys; no secrets.
     """
 
     schema: int = _SCHEMA
