@@ -16,7 +16,7 @@ from ctbatch.models import Batch, Names, Span
 from ctbatch.pipeline.checker.check import Checker, Rules, check
 from ctbatch.pipeline.checker.fastlane import MAX_SHAPES, Alike, FastLane
 from ctbatch.pipeline.checker.fields import PLACEHOLDERS
-from ctbatch.pipeline.checker.shapes import Form, form_for
+from ctbatch.pipeline.checker.patterns import SERIES, Form, form_for
 from tests.pipeline.lines import (
     ACCEPTED,
     NOT_RECORDS,
@@ -278,7 +278,7 @@ def test_usual_escapes_are_no_hindrance(text: str) -> None:
     odd = person(3).replace(b"user-", b"user-" + text.encode())
     assert left_of(lane, *lines, odd) == ([2] if "\\" in text else [])
     [shape] = lane._shapes
-    assert len(shape._compiled) == 2 if text in {"é", "a"} else 3
+    assert len({form for form, _ in shape._patterns}) == 2 if text in {"é", "a"} else 3
 
 
 def test_a_string_that_runs_over_the_end_of_its_line_is_two_bad_lines() -> None:
@@ -515,6 +515,40 @@ def test_whatever_was_learnt_the_findings_are_those_of_the_exact_check(made: lis
         assert checker.check(batch) == check(batch, Rules())
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_lines_that_are_matched_in_series_are_judged_as_singly(data: st.DataObject) -> None:
+    """Wherever a bad line stands, also where it would be a good one with its neighbour."""
+    gap = data.draw(st.sampled_from(["", " "]))
+    name = data.draw(st.sampled_from(["Person", "Ren\u00e9", "a\\b"]))
+    lane = FastLane(least=1)
+    checker = Checker(Rules(), lane)
+    lines = [
+        json.dumps(
+            {
+                "type": "profile",
+                "identity": f"user-{n:09}",
+                "profileData": {
+                    "Name": name,
+                    "n": n,
+                    "in": {"a": n},
+                    **({"z": 1} if n % 7 else {}),
+                },
+            },
+            separators=("," + gap, ":" + gap),
+        ).encode()
+        for n in range(data.draw(st.integers(1, 3 * SERIES)))
+    ]
+    for _ in range(4):
+        checker.check(batch_of(lines))
+    assert any(often for shape in lane._shapes for _, often in shape._patterns)
+    for at in data.draw(st.lists(st.integers(0, len(lines) - 1), max_size=4)):
+        lines[at] = data.draw(spoiled(lines[at]) | st.sampled_from([b"", *NASTY, *ACCEPTED]))
+    batch = batch_of(lines, data.draw(st.sampled_from([b"\n", b""])))
+    if len(batch.lines()) == len(lines):
+        assert checker.check(batch) == check(batch, Rules())
+
+
 def test_every_line_of_the_tables_is_judged_as_by_the_exact_check() -> None:
     """Taught with everything that is accepted, and asked about everything that is not."""
     checker = Checker(Rules(), FastLane(least=1))
@@ -531,3 +565,9 @@ def test_a_line_that_does_not_match_is_found_out_in_no_time() -> None:
     identified = line.replace(b"u1", b"user-000001")
     ended, other = identified[:-1] + b" }", identified.replace(b"k11", b"k1k")
     assert left_of(lane, identified, ended, other) == [1, 2]
+    for _ in range(2):
+        lane.sort(batch_of([identified] * 50).data, 50)
+    assert left_of(lane, *[identified, ended, identified, other] * 10, other) == [
+        *range(1, 41, 2),
+        40,
+    ]

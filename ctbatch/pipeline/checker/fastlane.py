@@ -23,15 +23,8 @@ from typing import Final, NamedTuple
 
 from ctbatch.models import Names, line_bounds
 from ctbatch.pipeline.checker.fields import Facts
-from ctbatch.pipeline.checker.shapes import (
-    DiffersError,
-    Family,
-    Form,
-    Shape,
-    Value,
-    describe,
-    form_for,
-)
+from ctbatch.pipeline.checker.patterns import Form, form_for
+from ctbatch.pipeline.checker.shapes import DiffersError, Family, Shape, Value, describe
 
 __all__ = ["Alike", "FastLane", "Sorted"]
 

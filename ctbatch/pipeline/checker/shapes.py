@@ -33,18 +33,26 @@ The proof in practice is ``tests/pipeline/test_fastlane.py``, with the exact che
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from ctbatch.models import Names
 from ctbatch.pipeline.checker.fields import IDENTITY_KINDS, LONGEST_PLACEHOLDER, PLACEHOLDERS, Facts
+from ctbatch.pipeline.checker.patterns import (
+    CLASSES,
+    Find,
+    Form,
+    either,
+    in_series,
+    list_of,
+    object_of,
+    singly,
+)
 
-__all__ = ["DiffersError", "Family", "Form", "Shape", "Value", "describe", "form_for"]
+__all__ = ["DiffersError", "Family", "Shape", "Value", "describe"]
 
 TRIALS: Final = 1000
 """Lines after which a shape has to pay."""
@@ -52,84 +60,15 @@ TRIALS: Final = 1000
 WORTH: Final = 8
 """A match saves 10 µs, the exact check; to try a line on a shape takes up to 2."""
 
-_MAX_EXEMPLAR_BYTES: Final = 16_384
-_MAX_KEYS: Final = 256
-_MAX_DEPTH: Final = 8
-_MAX_ITEMS: Final = 100
-
-_CONTROLS: Final = tuple(bytes((code,)) for code in range(0x20) if code != 0x0A)
-"""What no text without control characters holds; line feeds may be. Searching for each takes less
-than one pass that looks at each byte, and makes no copy: a search looks at 32 bytes at a time.
-"""
-_Classes = Mapping[str, bytes]
-"""A pattern for each class of scalars."""
-
-
-class Form(Enum):
-    """How closely a shape looks at strings."""
-
-    CAREFUL = auto()
-    ESCAPED = auto()
-    PLAIN = auto()
-
-
-_UNIT: Final = rb"[^\"\\\x00-\x1f]"
-_ESCAPE: Final = (
-    rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}'
-    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-)
-_INTEGER: Final = rb"(?:0|-?[1-9][0-9]{0,17}+)"
-_CAREFUL: Final[_Classes] = {
-    "identity": rb'"(%b{1,1024}+)"' % _UNIT,
-    "number identity": rb"(%b)" % _INTEGER,
-    "event name": rb'"%b{1,120}+"' % _UNIT,
-    "string": rb'"(?:%b{0,512}+"|(?=%b*+\\)(?:%b|%b){0,128}")' % (_UNIT, _UNIT, _UNIT, _ESCAPE),
-    "number": _INTEGER + rb"(?:\.[0-9]{1,18}+|)(?:[eE][-+]?[0-9]{1,2}+|)",
-    "integer": _INTEGER,
-    "seconds": rb"[1-9][0-9]{0,10}+",
-    "word": rb"(?:true|false|null)",
-    "null": rb"null",
-    "profile": rb'"profile"',
-    "event": rb'"event"',
-    "token": rb'"token"',
-}
-"""The classes of scalars.
-
-Of all the branches in a shape no two can match the same text, and the repeats that could give back
-are possessive: a line that does not match is found out in linear time.
-"""
+OFTEN: Final = 0.9
+"""Of the lines that were tried: ten that match one after the other are worth a series."""
 
 _WITHIN: Final = (("integer", "number"), ("null", "word"))
 """Classes that are a part of another one."""
 
-_ESCAPED: Final[_Classes] = dict(_CAREFUL) | {
-    "identity": rb'"([^"\\]{1,1024}+)"',
-    "event name": rb'"[^"]{1,120}+"',
-    "string": rb'"[^"]{0,512}+"',
-}
-"""The classes where quotes do nothing but begin and end strings: half the time."""
-
-_CLASSES: Final[Mapping[Form, _Classes]] = {
-    Form.CAREFUL: _CAREFUL,
-    Form.ESCAPED: _ESCAPED,
-    Form.PLAIN: dict(_ESCAPED) | {"identity": rb'"([^"]{1,1024}+)"'},
-}
-
-_OTHER_ESCAPE: Final = re.compile(
-    rb"\\(?![/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}"
-    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(?<=\\u[dD][89abAB][0-9a-fA-F]{2}\\)u[dD][c-fC-F][0-9a-fA-F]{2})"
-)
-"""A backslash with which no whole escape begins, or that of a quote or a backslash."""
-
-
-def form_for(text: bytes) -> Form:
-    """The quickest form that proves enough of such lines."""
-    if any(map(text.__contains__, _CONTROLS)):
-        return Form.CAREFUL
-    if b"\\" not in text:
-        return Form.PLAIN
-    return Form.CAREFUL if _OTHER_ESCAPE.search(text) else Form.ESCAPED
+_MAX_EXEMPLAR_BYTES: Final = 16_384
+_MAX_KEYS: Final = 256
+_MAX_DEPTH: Final = 8
 
 
 class Family(NamedTuple):
@@ -164,7 +103,7 @@ class Shape:
     hits: int = 0
     tried: int = 0
     origin: Shape | None = None
-    _compiled: dict[Form, re.Pattern[bytes]] = field(default_factory=dict, repr=False)
+    _patterns: dict[tuple[Form, bool], Find] = field(default_factory=dict, repr=False)
 
     @property
     def pays(self) -> bool:
@@ -180,11 +119,7 @@ class Shape:
 
     def find(self, text: bytes, lines: int, form: Form) -> list[bytes]:
         """For each line its identity, or nothing where it does not match or is to be looked at."""
-        pattern = self._compiled.get(form)
-        if pattern is None:
-            value = self.value.pattern(self.family.style, _CLASSES[form])
-            pattern = self._compiled[form] = re.compile(value + rb"\n|[^\n]*\n")
-        found: list[bytes] = pattern.findall(text)
+        found = self._compiled(form)(text)
         if len(found) != lines:  # a string ran over the end of its line
             careful = Form.CAREFUL
             return [b""] * lines if form is careful else self.find(text, lines, careful)
@@ -194,6 +129,14 @@ class Shape:
         if _PLACEHOLDERS.isdisjoint(map(bytes.lower, found)):
             return found
         return [b"" if name.lower() in _PLACEHOLDERS else name for name in found]
+
+    def _compiled(self, form: Form) -> Find:
+        """What matches best, by how many lines did match before."""
+        often = self.hits > OFTEN * self.tried
+        if (find := self._patterns.get((form, often))) is None:
+            line = self.value.pattern(self.family.style, CLASSES[form])
+            find = self._patterns[form, often] = in_series(line) if often else singly(line)
+        return find
 
 
 class DiffersError(Exception):
@@ -221,41 +164,18 @@ class Value:
         classes -= {part for part, whole in _WITHIN if whole in classes}
         return Value(classes, keys, items)
 
-    def pattern(self, style: tuple[bytes, bytes], classes: _Classes) -> bytes:
+    def pattern(self, style: tuple[bytes, bytes], classes: Mapping[str, bytes]) -> bytes:
         """A pattern of the values that this describes."""
         branches = [text for name, text in classes.items() if name in self.classes]
         if self.keys is not None:
-            branches.append(_object_pattern(self.keys, style, classes))
+            members = [
+                (orjson.dumps(key), value.pattern(style, classes), always)
+                for key, (always, value) in self.keys.items()
+            ]
+            branches.append(object_of(members, style))
         if self.items is not None:
-            item = self.items.pattern(style, classes)
-            more = rb"(?:%b%b){0,%d}" % (style[0], item, _MAX_ITEMS - 1)
-            branches.append(rb"\[(?:%b%b|)\]" % (item, more) if item else rb"\[\]")
-        return b"(?:" + b"|".join(branches) + b")" if branches[1:] else b"".join(branches)
-
-
-def _object_pattern(
-    keys: Mapping[str, tuple[bool, Value]],
-    style: tuple[bytes, bytes],
-    classes: _Classes,
-) -> bytes:
-    comma, colon = style
-    members = [
-        (always, re.escape(orjson.dumps(key)) + colon + value.pattern(style, classes))
-        for key, (always, value) in keys.items()
-    ]
-    pivot = next((n for n, (always, _) in enumerate(members) if always), None)
-    if (
-        pivot is not None
-    ):  # always there: keys before it bring the comma after, keys after it that before
-        before = [rb"(?:%b%b|)" % (text, comma) for _, text in members[:pivot]]
-        after = [
-            (rb"%b%b" if always else rb"(?:%b%b|)") % (comma, text)
-            for always, text in members[pivot + 1 :]
-        ]
-        return rb"\{" + b"".join([*before, members[pivot][1], *after]) + rb"\}"
-    # Any of them may be the last, so each brings the comma after it, and the end looks back.
-    ended = [rb"(?:%b(?:%b|(?=\}))|)" % (text, comma) for _, text in members]
-    return rb"\{" + b"".join(ended) + (rb"(?<!%b)" % comma if ended else b"") + rb"\}"
+            branches.append(list_of(self.items.pattern(style, classes), style[0]))
+        return either(branches)
 
 
 def _merged(
