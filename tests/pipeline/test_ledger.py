@@ -15,9 +15,9 @@ import pytest
 
 from ctbatch.errors import LedgerFailed, RunDirectoryError
 from ctbatch.models import Counts, Refusal, State
-from ctbatch.pipeline.ledger import rowfile
+from ctbatch.pipeline.ledger import rowfile, writer
 from ctbatch.pipeline.ledger.accounts import Accounts, Recorded
-from ctbatch.pipeline.ledger.writer import Ledger
+from ctbatch.pipeline.ledger.writer import GATHER_TURNS, IDLE_TURN_S, LOOK_TURNS, Ledger
 from tests.pipeline.ledgers import (
     DIGEST,
     admit,
@@ -295,6 +295,24 @@ async def test_what_is_asked_for_within_two_turns_is_one_commit(tmp_path: Path) 
         second = ledger._submit(close_and_fail)
         results = await asyncio.gather(first, second, return_exceptions=True)
     assert all(isinstance(result, LedgerFailed) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("turn_s", "turns"), [(0.0, LOOK_TURNS), (2 * IDLE_TURN_S, GATHER_TURNS)], ids=["idle", "busy"]
+)
+async def test_writes_are_gathered_for_as_long_as_the_loop_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn_s: float, turns: int
+) -> None:
+    """But not for ever; and nobody waits for others where there are none."""
+    async with opened(tmp_path, create=True) as ledger:
+        now_s, passed = 0.0, 0
+        monkeypatch.setattr(writer, "perf_counter", lambda: now_s)
+        written = ledger._submit(lambda: None)
+        while ledger._gathered:
+            await asyncio.sleep(0)
+            now_s, passed = now_s + turn_s, passed + 1
+        await written
+    assert passed == turns
 
 
 async def test_a_write_that_was_durable_is_not_called_failed(tmp_path: Path) -> None:

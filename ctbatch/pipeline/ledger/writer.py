@@ -29,6 +29,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Self, cast
 
 from ctbatch.errors import CtbatchError, LedgerFailed
@@ -49,10 +50,17 @@ from ctbatch.pipeline.threads import see_through
 
 __all__ = ["Ledger"]
 
-GATHER_TURNS = 6
-"""Turns of the loop in which writes are gathered for one commit. A turn takes no time where there
-is nothing to do, and a millisecond or two where batches are sealed without a pause, which then
-bring more to write (benchmarks/README.md)."""
+GATHER_TURNS = 200
+"""Turns of the loop in which writes are gathered for one commit, at most. While batches are sealed
+without a pause they take some 9 ms, in which more is brought to be written; each commit costs the
+loop the interpreter's lock a dozen times (benchmarks/README.md)."""
+
+LOOK_TURNS = 20
+"""After so many it is looked whether the loop has anything else to do."""
+
+IDLE_TURN_S = 10e-6
+"""A turn that takes less has nothing in it: they take 1 µs then, and 40 on average in a busy loop.
+"""
 
 _Write = Callable[[], object]
 _Op = tuple[_Write, "asyncio.Future[None]"]
@@ -243,8 +251,8 @@ class Ledger:
     def _submit(self, write: _Write) -> asyncio.Future[None]:
         """Have the writer do a write; the future is done when it is durable.
 
-        What is asked for within some turns of the loop goes to the writer together: who settles a
-        batch makes room for the admission of another, and one commit, one sync, is for both.
+        What is asked for while the loop is busy goes to the writer together: who settles a batch
+        makes room for the admission of another, and one commit, one sync, is for both.
         """
         done: asyncio.Future[None] = self._loop.create_future()
         done.add_done_callback(_seen)
@@ -252,15 +260,19 @@ class Ledger:
             done.set_exception(LedgerFailed(str(self._path), "it is closed"))
         else:
             if not self._gathered:
-                self._hand_over_after(GATHER_TURNS)
+                self._loop.call_soon(self._gather, 1, perf_counter())
             self._gathered.append((write, done))
         return done
 
-    def _hand_over_after(self, turns: int) -> None:
-        if turns:
-            self._loop.call_soon(self._hand_over_after, turns - 1)
-        else:
-            self._hand_over()
+    def _gather(self, turn: int, looked_s: float) -> None:
+        """Hand over after enough turns, or after some in which next to nothing was done."""
+        if turn % LOOK_TURNS == 0:
+            now_s = perf_counter()
+            if turn >= GATHER_TURNS or now_s - looked_s < LOOK_TURNS * IDLE_TURN_S:
+                self._hand_over()
+                return
+            looked_s = now_s
+        self._loop.call_soon(self._gather, turn + 1, looked_s)
 
     def _hand_over(self) -> None:
         """Give the writer what was gathered."""
