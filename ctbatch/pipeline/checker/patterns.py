@@ -33,13 +33,12 @@ __all__ = [
 ]
 
 Find = Callable[[bytes], list[bytes]]
-"""For each line of a text what its pattern captures, or nothing where it does not match. All are
-one line feed each, but in the quicker forms there may be fewer: a string ran over the end of its
-line.
+"""For each line of a text, which ends in a line feed, what the pattern captures, or nothing where
+it does not match. In the quicker forms they may be fewer: a string ran over the end of its line.
 """
 
 SERIES: Final = 16
-"""Lines matched together. Eight take 1.05 times as long, and so do 32, with bad lines 1.1 times."""
+"""Lines matched together. Fewer take longer, and so do more where some are bad."""
 
 _MAX_LINE: Final = 16_384
 """Bytes of the pattern of a line in a series, that of 250 keys at most."""
@@ -52,8 +51,7 @@ than one pass that looks at each byte, and makes no copy: a search looks at 32 b
 """
 
 _MARK: Final = b"\0"
-"""Stands around text that a match always has once. No pattern holds one otherwise: keys are JSON.
-"""
+"""Stands around text that a match always has, once. Nothing else is one: keys are JSON."""
 
 
 class Form(Enum):
