@@ -90,7 +90,7 @@ def client(rounds: int) -> Iterator[Target]:
 
 def workers(rounds: int) -> Iterator[Target]:
     """All cores, with the sink on them; so long that how a run begins has little part in it."""
-    cases = {count: _upload(3_000_000, 0, workers=count) for count in ("0", "1", "auto")}
+    cases = {count: _upload(10_000_000, 0, workers=count) for count in ("0", "1", "auto")}
     floors: list[float] = []
     rates: dict[str, list[float]] = {count: [] for count in cases}
     for _ in range(rounds):
