@@ -52,15 +52,14 @@ __all__ = ["Ledger"]
 
 GATHER_TURNS = 200
 """Turns of the loop in which writes are gathered for one commit, at most. While batches are sealed
-without a pause they take some 9 ms, in which more is brought to be written; each commit costs the
-loop the interpreter's lock a dozen times (benchmarks/README.md)."""
+without a pause it takes some 60 of them, 6 ms, to find the loop idle, and more is brought to be
+written; each commit costs it the interpreter's lock a dozen times (benchmarks/README.md)."""
 
 LOOK_TURNS = 20
 """After so many it is looked whether the loop has anything else to do."""
 
 IDLE_TURN_S = 10e-6
-"""A turn that takes less has nothing in it: they take 1 µs then, and 40 on average in a busy loop.
-"""
+"""A turn that takes less has nothing in it: 1 to 2 µs, and 100 while batches are sealed."""
 
 _Write = Callable[[], object]
 _Op = tuple[_Write, "asyncio.Future[None]"]
