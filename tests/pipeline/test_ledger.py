@@ -298,10 +298,12 @@ async def test_what_is_asked_for_within_two_turns_is_one_commit(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("turn_s", "turns"), [(0.0, LOOK_TURNS), (2 * IDLE_TURN_S, GATHER_TURNS)], ids=["idle", "busy"]
+    ("busy", "turns"),
+    [(0, LOOK_TURNS), (LOOK_TURNS, 2 * LOOK_TURNS), (2 * GATHER_TURNS, GATHER_TURNS)],
+    ids=["idle", "idle after a while", "busy"],
 )
 async def test_writes_are_gathered_for_as_long_as_the_loop_is_busy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn_s: float, turns: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int, turns: int
 ) -> None:
     """But not for ever; and nobody waits for others where there are none."""
     async with opened(tmp_path, create=True) as ledger:
@@ -309,8 +311,9 @@ async def test_writes_are_gathered_for_as_long_as_the_loop_is_busy(
         monkeypatch.setattr(writer, "perf_counter", lambda: now_s)
         written = ledger._submit(lambda: None)
         while ledger._gathered:
+            now_s += 2 * IDLE_TURN_S if passed < busy else 0.0
             await asyncio.sleep(0)
-            now_s, passed = now_s + turn_s, passed + 1
+            passed += 1
         await written
     assert passed == turns
 
